@@ -1,0 +1,6 @@
+"""``python -m relayd``."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""The life of a viewer's connection."""
+
+from websockets.exceptions import ConnectionClosed
+
+from ..config import Config
+from ..connection import Connection
+from ..protocol import parse_subscribe, subscribed
+from ..relay import text_frame
+from ..session import Registry
+from .opening import client_log, first_message
+
+
+async def view(connection: Connection, path_id: str, registry: Registry, config: Config) -> None:
+    """Send a stream's frames to a viewer, from `subscribe` until it leaves or the stream ends.
+
+    Raises:
+        Refusal: If it can't watch this stream.
+        ConnectionClosed: If it leaves before it asked to.
+    """
+    message = await first_message(connection, config.register_timeout)
+    stream = registry.find(parse_subscribe(message, path_id))
+    viewer = stream.add_viewer(connection, connection.peer)
+    connection.attach(viewer)
+    viewer.send(text_frame(subscribed(stream.id)))
+    log = client_log("viewer", connection, stream.id)
+    log.info("subscribed")
+    began = connection.loop.time()
+    ignored = 0
+    try:
+        async for _ in connection:
+            ignored += 1
+    except ConnectionClosed:
+        pass
+    finally:
+        stream.remove_viewer(viewer)
+        log.info(
+            "%s after %.1f s: %d frames dropped, %d messages ignored",
+            connection.ending,
+            connection.loop.time() - began,
+            viewer.dropped,
+            ignored,
+        )

@@ -1,0 +1,191 @@
+"""The hot path: a frame's bytes, the fan-out, and the queue of a viewer that can't keep up.
+
+No asyncio and no sockets: a viewer talks to anything that has the methods of `Sink`.
+"""
+
+import enum
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+logger = logging.getLogger(__name__)
+
+_FIN_TEXT = 0x81
+_FIN_BINARY = 0x82
+
+
+def binary_frame(payload: bytes) -> bytes:
+    """Return the bytes of an unfragmented binary message from a server (RFC 6455 section 5.2)."""
+    return _header(_FIN_BINARY, len(payload)) + payload
+
+
+def text_frame(text: str) -> bytes:
+    """Return the bytes of an unfragmented text message from a server (RFC 6455 section 5.2)."""
+    payload = text.encode()
+    return _header(_FIN_TEXT, len(payload)) + payload
+
+
+def _header(first: int, length: int) -> bytes:
+    if length < 126:
+        return bytes((first, length))
+    if length < 2**16:
+        return bytes((first, 126)) + length.to_bytes(2)
+    return bytes((first, 127)) + length.to_bytes(8)
+
+
+class Sink(Protocol):
+    """Where a viewer's bytes go: its connection.
+
+    While the kernel refuses bytes, the connection calls the viewer's `pause`, possibly from within
+    `write`, and `resume` when all that was written has been taken.
+    """
+
+    def write(self, data: bytes, /) -> None:
+        """Send whole messages, without waiting. Never raises."""
+        ...
+
+    def closing(self) -> None:
+        """Expect `end`, and give up on the client if it does not come in time."""
+        ...
+
+    def end(self, code: int, /) -> None:
+        """Start the closing handshake."""
+        ...
+
+
+class DropLog:
+    """Reports the frames that a stream's slow viewers lost, at most once a second.
+
+    Args:
+        stream_id: The stream, for the log record.
+        clock: Returns seconds that never go back.
+    """
+
+    INTERVAL = 1.0
+    NAMED = 3
+
+    def __init__(self, stream_id: str, clock: Callable[[], float]) -> None:
+        self._stream_id = stream_id
+        self._clock = clock
+        self._due = clock()
+        self._dropped: Counter[str] = Counter()
+
+    def add(self, peer: str, frames: int) -> None:
+        """Count frames that a viewer lost; the worst off are named once a second."""
+        self._dropped[peer] += frames
+        now = self._clock()
+        if now < self._due:
+            return
+        named = ", ".join(f"{n} for {peer}" for peer, n in self._dropped.most_common(self.NAMED))
+        unnamed = len(self._dropped) - self.NAMED
+        logger.warning(
+            "dropped %d frames of slow viewers: %s%s",
+            self._dropped.total(),
+            named,
+            f" and {unnamed} more" if unnamed > 0 else "",
+            extra={"role": "stream", "stream": self._stream_id},
+        )
+        self._dropped.clear()
+        self._due = now + self.INTERVAL
+
+
+class _State(enum.Enum):
+    FLOWING = enum.auto()  # the kernel takes all that we write
+    BLOCKED = enum.auto()  # it doesn't: messages wait
+    CLOSED = enum.auto()
+
+
+class Viewer:
+    """One viewer's way out.
+
+    Messages go straight to the sink while the kernel takes them. While it does not, frames wait
+    here, by reference; past ``buffer`` bytes the oldest are dropped, always whole. One frame
+    larger than that may wait alone.
+
+    Args:
+        sink: The viewer's connection.
+        peer: The viewer's address, for the log.
+        buffer: The most that may wait, in bytes.
+        drop_log: Told of every frame dropped.
+    """
+
+    def __init__(self, sink: Sink, peer: str, buffer: int, drop_log: DropLog) -> None:
+        self.peer = peer
+        self.dropped = 0
+        self._sink = sink
+        self._buffer = buffer
+        self._drop_log = drop_log
+        self._state = _State.FLOWING
+        self._waiting: deque[bytes] = deque()
+        self._waiting_size = 0
+        self._end_code: int | None = None
+
+    @property
+    def waiting_size(self) -> int:
+        """The bytes that wait here because the kernel did not take them."""
+        return self._waiting_size
+
+    def send(self, message: bytes) -> None:
+        """Send one whole message, or let it wait. A closed viewer ignores it."""
+        if self._state is _State.FLOWING:
+            self._sink.write(message)
+        elif self._state is _State.BLOCKED:
+            self._wait(message)
+
+    def end(self, message: bytes, code: int) -> None:
+        """Send a last message after all that waits, then close with this code."""
+        self._end_code = code
+        self._sink.closing()
+        if self._state is _State.FLOWING:
+            self._sink.write(message)
+        elif self._state is _State.BLOCKED:
+            self._waiting.append(message)
+            self._waiting_size += len(message)
+        self._finish()
+
+    def pause(self) -> None:
+        """Let messages wait from now on: the kernel is full."""
+        if self._state is _State.FLOWING:
+            self._state = _State.BLOCKED
+
+    def resume(self) -> None:
+        """Send what waits, until the kernel is full again."""
+        if self._state is not _State.BLOCKED:
+            return
+        self._state = _State.FLOWING
+        while self._waiting:
+            message = self._waiting.popleft()
+            self._waiting_size -= len(message)
+            self._sink.write(message)
+            if self._state is not _State.FLOWING:
+                return
+        self._finish()
+
+    def close(self) -> None:
+        """Forget what waits; nothing is sent from now on."""
+        self._state = _State.CLOSED
+        self._waiting.clear()
+        self._waiting_size = 0
+
+    def _finish(self) -> None:
+        if self._end_code is not None and self._state is _State.FLOWING:
+            self._sink.end(self._end_code)
+
+    def _wait(self, frame: bytes) -> None:
+        self._waiting.append(frame)
+        self._waiting_size += len(frame)
+        dropped = 0
+        while self._waiting_size > self._buffer and len(self._waiting) > 1:
+            self._waiting_size -= len(self._waiting.popleft())
+            dropped += 1
+        if dropped:
+            self.dropped += dropped
+            self._drop_log.add(self.peer, dropped)
+
+
+def fan_out(viewers: Iterable[Viewer], payload: bytes) -> None:
+    """Send one video frame to every viewer: the same bytes object, built once."""
+    frame = binary_frame(payload)
+    for viewer in viewers:
+        viewer.send(frame)

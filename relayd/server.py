@@ -1,0 +1,195 @@
+"""The serve loop: start, routing, signals, stop."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, cast
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+
+from . import __version__
+from .config import Config
+from .connection import Connection
+from .handlers import http
+from .handlers.opening import client_log
+from .handlers.stream import stream
+from .handlers.view import view
+from .protocol import SIGNALLING_LIMIT, CloseCode, Refusal, error
+from .relay import text_frame
+from .session import Registry
+
+logger = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT = 10.0
+"""Seconds that a client has to answer a close frame (the default of websockets)."""
+
+BACKLOG = 1024
+"""Connections that may wait to be accepted: asyncio's 100 are too few when all viewers of a
+restarted relay come back at once."""
+
+SPARE_FILES = 64
+"""File descriptors that the process needs beside its connections."""
+
+
+class StartError(Exception):
+    """The relay can't run; the text is one line that says why."""
+
+
+class Relay:
+    """One relay: its streams, its connections and its listening sockets."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.registry = Registry(config)
+        self._connections: set[Connection] = set()
+        self._stop = asyncio.Event()
+
+    @property
+    def draining(self) -> bool:
+        """Whether the relay is about to stop."""
+        return self._stop.is_set()
+
+    async def run(self) -> None:
+        """Serve until a signal says stop.
+
+        Raises:
+            StartError: If the relay can't listen.
+        """
+        _raise_file_limit(self.config.max_connections + SPARE_FILES)
+        with _signals_call(self.stop):
+            server = await self._listen()
+            await self._stop.wait()
+            await self._drain()
+            server.close(close_connections=False)
+            await asyncio.sleep(0)  # close() stops listening in a task of its own
+            self._abort()
+            await server.wait_closed()
+        logger.info("stopped")
+
+    def stop(self) -> None:
+        """Stop cleanly; when called again, at once."""
+        if self.draining:
+            self._abort()
+        self._stop.set()
+
+    async def _listen(self) -> Server:
+        config = self.config
+        try:
+            server = await serve(
+                self._handle,
+                config.host,
+                config.port,
+                compression=None,
+                process_request=self._process_request,
+                server_header="relayd",
+                open_timeout=config.register_timeout,
+                ping_interval=config.ping_interval or None,
+                ping_timeout=config.ping_timeout or None,
+                close_timeout=CLOSE_TIMEOUT,
+                max_size=SIGNALLING_LIMIT,
+                # A viewer is paused as soon as the kernel refuses one byte.
+                write_limit=0,
+                logger=logging.getLogger("relayd.websockets"),
+                create_connection=cast(type[ServerConnection], self._create_connection),
+                backlog=BACKLOG,
+            )
+        except OSError as exc:
+            reason = exc.strerror or str(exc)
+            raise StartError(f"cannot listen on {config.host}:{config.port}: {reason}") from None
+        for sock in server.sockets:
+            host, port = sock.getsockname()[:2]
+            address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            logger.info("relayd %s listening on %s", __version__, address)
+        return server
+
+    def _create_connection(
+        self, protocol: ServerProtocol, server: Server, **settings: Any
+    ) -> Connection:
+        return Connection(
+            protocol,
+            server,
+            peers=self._connections,
+            max_connections=self.config.max_connections,
+            max_frame_size=self.config.max_frame_size,
+            **settings,
+        )
+
+    def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        full = len(self._connections) > self.config.max_connections
+        return http.answer(request, self.registry, draining=self.draining, full=full)
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        """Serve one WebSocket; the one place where a refusal becomes bytes."""
+        assert isinstance(connection, Connection)  # noqa: S101  # for mypy
+        assert connection.request is not None  # noqa: S101
+        target = http.resolve(connection.request.path)
+        assert target is not None  # noqa: S101  # process_request() refused it
+        is_streamer = target.endpoint is http.Endpoint.STREAM
+        log = client_log("streamer" if is_streamer else "viewer", connection, target.stream_id)
+        try:
+            if is_streamer:
+                await stream(connection, self.registry, self.config)
+            else:
+                await view(connection, target.stream_id, self.registry, self.config)
+        except Refusal as refusal:
+            connection.write(text_frame(error(refusal)))
+            connection.end(refusal.code)
+            log.info("refused: %s", refusal)
+        except ConnectionClosed:
+            log.info("%s before its first message", connection.ending)
+
+    async def _drain(self) -> None:
+        """Close every WebSocket, and give the clients DRAIN_TIMEOUT to answer."""
+        logger.info(
+            "stopping: %d streams, %d viewers; a second signal stops at once",
+            self.registry.stream_count,
+            self.registry.viewer_count,
+        )
+        clients = [c for c in self._connections if c.state is OPEN]
+        for client in clients:
+            client.end(CloseCode.SERVICE_RESTART)
+        try:
+            async with asyncio.timeout(self.config.drain_timeout):
+                for client in clients:
+                    await client.wait_closed()
+        except TimeoutError:
+            logger.warning("some clients did not close within DRAIN_TIMEOUT")
+
+    def _abort(self) -> None:
+        for connection in self._connections:
+            connection.transport.abort()
+
+
+@contextlib.contextmanager
+def _signals_call(callback: Callable[[], None]) -> Iterator[None]:
+    """Call back on SIGINT and SIGTERM, on every platform and event loop."""
+    loop = asyncio.get_running_loop()
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(callback)
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _raise_file_limit(needed: int) -> None:
+    """Raise the soft limit of open files to the hard one; warn if even that is too low."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        logger.warning("MAX_CONNECTIONS needs %d open files, the limit is %d", needed, hard)
