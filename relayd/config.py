@@ -22,8 +22,8 @@ class Kind:
     """What the values of a setting look like.
 
     ``parse`` reads the user's text and raises ValueError for what ``allowed`` (a phrase for error
-    messages) rules out; ``show`` writes a value so that ``parse`` reads it again. ``metavar`` stands
-    for a value in the help.
+    messages) rules out; ``show`` writes a value so that ``parse`` reads it again. ``metavar``
+    stands for a value in the help.
     """
 
     metavar: str
