@@ -1,0 +1,99 @@
+"""The settings: defaults, units, checks."""
+
+import dataclasses
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relayd.config import SETTINGS, Config, ConfigError
+
+
+def test_defaults() -> None:
+    """The default of each setting, as text, gives that default."""
+    for setting in SETTINGS:
+        if setting.field != "max_connections":
+            read = Config.from_text({setting.field: setting.default})
+            assert read == Config()
+
+
+def test_max_connections() -> None:
+    """MAX_CONNECTIONS left out has room for every stream and viewer."""
+    assert Config().max_connections == 1200
+    assert Config(max_streams=3, max_viewers_per_stream=7).max_connections == 3 * 8 + 100
+    assert Config.from_text({"max_connections": "5"}).max_connections == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("20000", 20_000),
+        ("20000 B", 20_000),
+        ("64KiB", 65_536),
+        ("64 kib", 65_536),
+        ("64kB", 64_000),
+        ("1.5MiB", 1_572_864),
+        ("2MB", 2_000_000),
+        ("1GiB", 2**30),
+        ("0.5gb", 500_000_000),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    """A size is bytes, or has a unit."""
+    assert Config.from_text({"max_frame_size": text}).max_frame_size == size
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("7", 7), ("0.25", 0.25), ("250ms", 0.25), ("7s", 7), ("2 min", 120), ("1h", 3600)],
+)
+def test_times(text: str, seconds: float) -> None:
+    """A time is seconds, or has a unit."""
+    assert Config.from_text({"drain_timeout": text}).drain_timeout == seconds
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "complaint"),
+    [
+        ("port", "65536", "PORT: '65536' is not allowed; give a whole number from 0 to 65535"),
+        ("port", "-1", "PORT: '-1' is not allowed; give a whole number from 0 to 65535"),
+        ("port", "http", "PORT: 'http' is not allowed; give a whole number from 0 to 65535"),
+        ("max_streams", "0", "MAX_STREAMS: '0' is not allowed; give a whole number from 1 to"),
+        ("max_streams", "1.5", "MAX_STREAMS: '1.5' is not allowed; give a whole number"),
+        ("max_frame_size", "16Mib/s", "MAX_FRAME_SIZE: '16Mib/s' is not allowed; give bytes or a"),
+        ("max_frame_size", "2GiB", "size such as 512KiB, from 16KiB to 1GiB"),
+        ("register_timeout", "0", "seconds or a time such as 500ms, from 1ms to 3600s"),
+        ("ping_interval", "nan", "PING_INTERVAL: 'nan' is not allowed"),
+        ("log_level", "loud", "'loud' is not allowed; give debug, info, warning or error"),
+        ("log_format", "xml", "LOG_FORMAT: 'xml' is not allowed; give text or json"),
+        ("host", " ", "HOST: ' ' is not allowed; give a host name or an address"),
+    ],
+)
+def test_bad_values(field: str, text: str, complaint: str) -> None:
+    """A bad value is one line that names the setting, the value and what is allowed."""
+    with pytest.raises(ConfigError, match=re.escape(complaint)) as caught:
+        Config.from_text({field: text})
+    assert "\n" not in str(caught.value)
+
+
+@given(
+    st.integers(16 * 2**10, 2**30),
+    st.integers(1, 3_600_000),
+    st.sampled_from(["INFO", "Warning", "debug"]),
+)
+def test_text_round_trip(size: int, milliseconds: int, level: str) -> None:
+    """The settings as text give the same settings again."""
+    config = Config.from_text(
+        {"max_frame_size": str(size), "ping_timeout": f"{milliseconds}ms", "log_level": level}
+    )
+    shown = {variable.lower(): text for variable, text in config.to_text().items()}
+    again = dataclasses.asdict(Config.from_text(shown))
+    assert again.pop("ping_timeout") == pytest.approx(config.ping_timeout, rel=1e-5)
+    assert again.items() <= dataclasses.asdict(config).items()
+
+
+def test_names() -> None:
+    """A setting's variable and option are its name in capitals and in lower case."""
+    names = {setting.field: (setting.variable, setting.option) for setting in SETTINGS}
+    assert names["max_streams"] == ("MAX_STREAMS", "--max-streams")

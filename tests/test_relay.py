@@ -1,0 +1,204 @@
+"""The hot path: frames, fan-out, one viewer's queue."""
+
+import logging
+from collections import deque
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from websockets.frames import Opcode
+from websockets.protocol import CLIENT, Protocol
+
+from relayd.relay import DropLog, Viewer, binary_frame, fan_out, text_frame
+
+
+class FakeSink:
+    """A connection whose kernel takes a number of messages and then refuses."""
+
+    def __init__(self) -> None:
+        self.viewer: Viewer | None = None
+        self.room = 10**9
+        self.taken: list[bytes] = []
+        self.ends: list[int] = []
+        self.is_closing = False
+
+    def write(self, data: bytes) -> None:
+        assert self.room > 0, "written to although the kernel had refused"
+        assert not self.ends, "written to after the close frame"
+        self.taken.append(data)
+        self.room -= 1
+        if not self.room:
+            assert self.viewer is not None
+            self.viewer.pause()
+
+    def closing(self) -> None:
+        self.is_closing = True
+
+    def end(self, code: int) -> None:
+        self.ends.append(code)
+
+
+def make_viewer(buffer: int = 100) -> tuple[FakeSink, Viewer]:
+    """Return a sink and the viewer that writes to it."""
+    sink = FakeSink()
+    sink.viewer = Viewer(sink, "peer", buffer, DropLog("stream", lambda: 0.0))
+    return sink, sink.viewer
+
+
+@given(st.binary(max_size=200) | st.sampled_from([65_535, 65_536, 100_000]).map(bytes))
+def test_frames_as_the_library_reads_them(payload: bytes) -> None:
+    """A client reads the payload back from the bytes of a frame."""
+    client = Protocol(CLIENT, max_size=None)
+    client.receive_data(binary_frame(payload) + text_frame("é"))
+    binary, text = client.events_received()
+    assert (binary.opcode, binary.fin, binary.data) == (Opcode.BINARY, True, payload)
+    assert (text.opcode, text.fin, text.data) == (Opcode.TEXT, True, "é".encode())
+
+
+def test_fan_out() -> None:
+    """Every viewer gets the same bytes object."""
+    sinks, viewers = zip(*(make_viewer() for _ in range(3)), strict=True)
+    fan_out(viewers, b"payload")
+    assert all(sink.taken == [binary_frame(b"payload")] for sink in sinks)
+    assert len({id(sink.taken[0]) for sink in sinks}) == 1
+
+
+def test_oldest_dropped() -> None:
+    """Past the buffer the oldest frames are dropped, and what is left goes out in order."""
+    sink, viewer = make_viewer(buffer=10)
+    viewer.pause()
+    for n in range(6):
+        viewer.send(bytes([n]) * 4)
+    assert viewer.waiting_size == 8
+    assert viewer.dropped == 4
+    viewer.resume()
+    assert sink.taken == [bytes([4]) * 4, bytes([5]) * 4]
+    assert viewer.waiting_size == 0
+
+
+def test_frame_larger_than_the_buffer() -> None:
+    """One frame larger than the buffer may wait alone."""
+    sink, viewer = make_viewer(buffer=10)
+    viewer.pause()
+    viewer.send(b"x" * 5)
+    viewer.send(b"y" * 11)
+    assert viewer.dropped == 1
+    viewer.resume()
+    assert sink.taken == [b"y" * 11]
+
+
+def test_end() -> None:
+    """The last message comes after all that waits, then the close frame."""
+    sink, viewer = make_viewer()
+    viewer.pause()
+    viewer.send(b"frame")
+    viewer.end(b"last", 1000)
+    assert sink.is_closing
+    assert not sink.ends
+    sink.room = 1
+    viewer.resume()
+    assert (sink.taken, sink.ends) == ([b"frame"], [])
+    sink.room = 1
+    viewer.resume()
+    assert (sink.taken, sink.ends) == ([b"frame", b"last"], [])
+    sink.room = 1
+    viewer.resume()
+    assert sink.ends == [1000]
+
+
+def test_end_that_fills_the_kernel() -> None:
+    """The close frame waits when the last message is what the kernel refuses."""
+    sink, viewer = make_viewer()
+    sink.room = 1
+    viewer.end(b"last", 1000)
+    assert (sink.taken, sink.ends) == ([b"last"], [])
+    viewer.resume()
+    assert (sink.taken, sink.ends) == ([b"last"], [1000])
+
+
+def test_closed() -> None:
+    """A closed viewer lets go of what waits and sends nothing more."""
+    sink, viewer = make_viewer()
+    viewer.pause()
+    viewer.send(b"frame")
+    viewer.close()
+    assert viewer.waiting_size == 0
+    viewer.pause()
+    viewer.resume()
+    viewer.send(b"frame")
+    viewer.end(b"last", 1000)
+    assert (sink.taken, sink.ends) == ([], [])
+
+
+def test_drop_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Drops are logged at most once a second, and name the viewers that lost most."""
+    now = 0.0
+    drop_log = DropLog("k3J9xQ2b", lambda: now)
+    with caplog.at_level(logging.WARNING):
+        drop_log.add("a", 2)
+        for tenth in range(9):
+            now = tenth / 10
+            for peer, frames in (("a", 1), ("b", 3), ("c", 2), ("d", 5)):
+                drop_log.add(peer, frames)
+        now = 1.0
+        drop_log.add("a", 1)
+    assert [record.getMessage() for record in caplog.records] == [
+        "dropped 2 frames of slow viewers: 2 for a",
+        "dropped 100 frames of slow viewers: 45 for d, 27 for b, 18 for c and 1 more",
+    ]
+    assert vars(caplog.records[0])["stream"] == "k3J9xQ2b"
+
+
+class ViewerMachine(RuleBasedStateMachine):
+    """A viewer against a model, whatever the order of frames and of the kernel's moods."""
+
+    BUFFER = 50
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sink, self.viewer = make_viewer(self.BUFFER)
+        self.waiting: deque[bytes] = deque()
+        self.expected: list[bytes] = []
+        self.sent = 0
+
+    @rule(size=st.integers(1, 70))
+    def send(self, size: int) -> None:
+        """Send a frame that no other equals."""
+        self.sent += 1
+        frame = self.sent.to_bytes(4) + bytes(size)
+        if self.sink.room:
+            self.expected.append(frame)
+        else:
+            self.waiting.append(frame)
+            while sum(map(len, self.waiting)) > self.BUFFER and len(self.waiting) > 1:
+                self.waiting.popleft()
+        self.viewer.send(frame)
+
+    @rule(room=st.integers(1, 3))
+    def refuse_after(self, room: int) -> None:
+        """Let the kernel take a few more messages only."""
+        if self.sink.room:
+            self.sink.room = room
+
+    @precondition(lambda self: not self.sink.room)
+    @rule(room=st.integers(1, 3))
+    def take(self, room: int) -> None:
+        """Let the kernel take messages again."""
+        self.sink.room = room
+        while self.waiting and room:
+            self.expected.append(self.waiting.popleft())
+            room -= 1
+        self.viewer.resume()
+
+    @invariant()
+    def same_as_model(self) -> None:
+        """Whole frames, in order, the newest kept, within the buffer, all accounted for."""
+        assert self.sink.taken == self.expected
+        assert self.viewer.waiting_size == sum(map(len, self.waiting))
+        assert self.viewer.waiting_size <= self.BUFFER or len(self.waiting) == 1
+        assert self.sent == len(self.expected) + len(self.waiting) + self.viewer.dropped
+
+
+TestViewerMachine = ViewerMachine.TestCase
+TestViewerMachine.settings = settings(max_examples=50, stateful_step_count=30)
