@@ -133,6 +133,10 @@ class Connection(ServerConnection):
             self.closing()
             if self._viewer is not None:
                 self._viewer.close()
+            # After a ping that was not answered, a close frame will not be either.
+            sent = self.protocol.close_sent
+            if sent is not None and sent.code == CloseCode.INTERNAL_ERROR:
+                self.transport.close()
 
     def process_event(self, event: Event) -> None:
         """Hold text messages to the limit of signalling, also when they come in fragments."""
@@ -166,7 +170,7 @@ class Connection(ServerConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take part, unless there are too many already."""
         super().connection_made(transport)
-        self.peer = _format_address(self.remote_address)
+        self.peer = format_address(self.remote_address)
         self._peers.add(self)
         if len(self._peers) > self._max_peers:
             self.transport.abort()
@@ -205,7 +209,8 @@ class Connection(ServerConnection):
             self._viewer.resume()
 
 
-def _format_address(address: Any) -> str:
+def format_address(address: Any) -> str:
+    """Write a socket's address as in a URL: ``192.0.2.7:5312``, ``[2001:db8::7]:5312``."""
     if isinstance(address, tuple):
         host, port = address[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -20,6 +20,7 @@ class CloseCode(enum.IntEnum):
 
     NORMAL = 1000
     MESSAGE_TOO_BIG = 1009
+    INTERNAL_ERROR = 1011
     SERVICE_RESTART = 1012
     BAD_REQUEST = 4400
     NOT_FOUND = 4404

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -16,7 +17,7 @@ from websockets.server import ServerProtocol
 
 from . import __version__
 from .config import Config
-from .connection import Connection
+from .connection import Connection, format_address
 from .handlers import http
 from .handlers.opening import client_log
 from .handlers.stream import stream
@@ -101,11 +102,11 @@ class Relay:
                 backlog=BACKLOG,
             )
         except OSError as exc:
-            reason = exc.strerror or str(exc)
+            # A system error's own text repeats the address, a resolver's number has no text.
+            reason = os.strerror(exc.errno) if (exc.errno or 0) > 0 else exc.strerror or exc
             raise StartError(f"cannot listen on {config.host}:{config.port}: {reason}") from None
         for sock in server.sockets:
-            host, port = sock.getsockname()[:2]
-            address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            address = format_address(sock.getsockname())
             logger.info("relayd %s listening on %s", __version__, address)
         return server
 

@@ -1,0 +1,149 @@
+"""The serve loop: start, signals, drain."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+from harness import PATIENCE, RelayProcess, close_code
+
+LOOPS = pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+
+
+@LOOPS
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop(start_relay: Callable[..., RelayProcess], number: int, loop: str) -> None:
+    """On a signal, streamers and viewers get close 1012 and nothing else; the exit code is 0."""
+    relay = start_relay(loop=loop)
+    with (
+        relay.stream("x") as (streamer, _),
+        relay.view("x") as viewer,
+        relay.connect("/ws/stream") as silent,
+    ):
+        relay.signal(number)
+        for client in (viewer, streamer, silent):
+            assert close_code(client) == 1012
+        assert relay.wait() == 0
+    relay.log.wait_for("streamer x .*: shutdown after ")
+    relay.log.wait_for("viewer x .*: shutdown after ")
+    assert "Traceback" not in "\n".join(relay.log.lines)
+    assert relay.log.lines[-1].endswith("info stopped")
+
+
+@LOOPS
+def test_idle_stop(start_relay: Callable[..., RelayProcess], loop: str) -> None:
+    """Without clients the end comes at once, also with half a request open."""
+    relay = start_relay("--drain-timeout", "1h", loop=loop)
+    with socket.create_connection(("127.0.0.1", relay.port)) as half:
+        half.sendall(b"GET /health HT")
+        assert relay.health()["status"] == "ok"  # so the relay has accepted the other before
+        relay.signal(signal.SIGTERM)
+        assert relay.wait() == 0
+
+
+def raw_viewer(relay: RelayProcess, stream_id: str) -> socket.socket:
+    """Subscribe and then never answer anything again, not even a close frame."""
+    client = socket.create_connection(("127.0.0.1", relay.port), PATIENCE)
+    client.sendall(
+        f"GET /ws/view/{stream_id} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+        "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        "Sec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    assert client.recv(1000).startswith(b"HTTP/1.1 101")
+    text = b'{"type": "subscribe"}'
+    client.sendall(bytes((0x81, 0x80 | len(text), 0, 0, 0, 0)) + text)
+    assert b"subscribed" in client.recv(1000)
+    return client
+
+
+@LOOPS
+def test_drain(start_relay: Callable[..., RelayProcess], loop: str) -> None:
+    """While clients close, /health is 503 and new WebSockets are; after DRAIN_TIMEOUT all ends."""
+    relay = start_relay("--drain-timeout", "700ms", loop=loop)
+    with relay.stream("x"), raw_viewer(relay, "x") as stubborn:
+        began = time.monotonic()
+        relay.signal(signal.SIGTERM)
+        assert stubborn.recv(1000) == bytes((0x88, 2)) + (1012).to_bytes(2)
+        response, body = relay.request("GET", "/health")
+        assert response.status == 503
+        assert json.loads(body)["status"] == "draining"
+        assert response.headers["Retry-After"] == "5"
+        upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
+        response, _ = relay.request("GET", "/ws/stream", upgrade)
+        assert response.status == 503
+        assert response.headers["Retry-After"] == "5"
+        assert relay.wait() == 0
+        assert 0.7 <= time.monotonic() - began < 2
+    relay.log.wait_for("warning some clients did not close within DRAIN_TIMEOUT")
+
+
+@LOOPS
+def test_second_signal(start_relay: Callable[..., RelayProcess], loop: str) -> None:
+    """A second signal ends the relay at once, whatever the clients do."""
+    relay = start_relay("--drain-timeout", "1h", loop=loop)
+    with relay.stream("x"), raw_viewer(relay, "x") as stubborn:
+        relay.signal(signal.SIGTERM)
+        assert stubborn.recv(1000)
+        relay.signal(signal.SIGINT)
+        assert relay.wait() == 0
+
+
+def run_relayd(*options: str) -> subprocess.CompletedProcess[str]:
+    """Run relayd to its end, which must come by itself."""
+    command = [sys.executable, "-m", "relayd", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+def test_port_taken(relay: RelayProcess) -> None:
+    """A port that is taken is one line and exit code 1."""
+    result = run_relayd("--host", "127.0.0.1", "--port", str(relay.port))
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"relayd: cannot listen on 127.0.0.1:{relay.port}: Address already in use\n"
+    )
+
+
+def test_bad_host() -> None:
+    """A host that is no address of this machine is one line and exit code 1."""
+    for host in ("no.such.host.invalid", "192.0.2.1"):
+        result = run_relayd("--host", host, "--port", "0")
+        assert result.returncode == 1
+        assert result.stderr.startswith(f"relayd: cannot listen on {host}:0: ")
+        assert result.stderr.count("\n") == 1
+
+
+def test_file_limit() -> None:
+    """The soft limit of open files is raised to the hard one; a hard one too low is a warning."""
+    script = (
+        "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (200, 500));"
+        "import asyncio, logging; logging.basicConfig();"
+        "from relayd.config import Config; from relayd.server import Relay;"
+        "relay = Relay(Config(host='127.0.0.1', port=0)); relay.stop();"
+        "asyncio.run(relay.run()); print(r.getrlimit(r.RLIMIT_NOFILE))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
+    assert result.stdout == "(500, 500)\n"
+    assert "MAX_CONNECTIONS needs 1264 open files, the limit is 500" in result.stderr
+
+
+def test_ipv6(start_relay: Callable[..., RelayProcess]) -> None:
+    """The relay listens on IPv6 too, where the machine has it."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as exc:
+        pytest.skip(f"no IPv6 here: {exc}")
+    with subprocess.Popen(
+        [sys.executable, "-m", "relayd", "--host", "::1", "--port", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        assert "listening on [::1]:" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
