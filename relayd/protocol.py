@@ -95,6 +95,17 @@ class TooManyViewers(Refusal):
     code = CloseCode.TOO_MANY
 
 
+def check_stream_id(stream_id: object) -> str:
+    """Return an id that can be one.
+
+    Raises:
+        InvalidStreamId: If it can't: it must match ``[A-Za-z0-9_-]{1,64}``.
+    """
+    if isinstance(stream_id, str) and _STREAM_ID.fullmatch(stream_id):
+        return stream_id
+    raise InvalidStreamId
+
+
 # Client to server.
 
 
@@ -116,7 +127,7 @@ def parse_register(message: str | bytes) -> str | None:
         InvalidStreamId: If the id can't be one.
     """
     stream_id = _parse(message, "register").get("stream_id")
-    return None if stream_id is None else _check_stream_id(stream_id)
+    return None if stream_id is None else check_stream_id(stream_id)
 
 
 def parse_subscribe(message: str | bytes, path_id: str) -> str:
@@ -128,8 +139,8 @@ def parse_subscribe(message: str | bytes, path_id: str) -> str:
         StreamIdMismatch: If the two differ.
     """
     stream_id = _parse(message, "subscribe").get("stream_id")
-    _check_stream_id(path_id)
-    if stream_id is not None and _check_stream_id(stream_id) != path_id:
+    check_stream_id(path_id)
+    if stream_id is not None and check_stream_id(stream_id) != path_id:
         raise StreamIdMismatch
     return path_id
 
@@ -180,9 +191,3 @@ def _parse(message: str | bytes, expected: str) -> dict[str, Any]:
     if fields["type"] != expected:
         raise InvalidMessage
     return fields
-
-
-def _check_stream_id(stream_id: object) -> str:
-    if isinstance(stream_id, str) and _STREAM_ID.fullmatch(stream_id):
-        return stream_id
-    raise InvalidStreamId

@@ -102,8 +102,9 @@ class Relay:
                 backlog=BACKLOG,
             )
         except OSError as exc:
-            # A system error's own text repeats the address, a resolver's number has no text.
-            reason = os.strerror(exc.errno) if (exc.errno or 0) > 0 else exc.strerror or exc
+            reason = exc.strerror or str(exc)
+            if exc.errno and exc.errno > 0:  # not a resolver's; asyncio's text repeats the address
+                reason = os.strerror(exc.errno)
             raise StartError(f"cannot listen on {config.host}:{config.port}: {reason}") from None
         for sock in server.sockets:
             address = format_address(sock.getsockname())

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -51,7 +51,7 @@ class LineReader:
         self._thread.start()
 
     def _read(self, pipe: Any) -> None:
-        with pipe:
+        with pipe, suppress(ValueError):  # the test may close it first
             for line in pipe:
                 with self._changed:
                     self.lines.append(line.rstrip("\n"))
@@ -64,11 +64,13 @@ class LineReader:
         """Return the matches of a pattern so far, at most one a line."""
         return [match for line in self.lines if (match := re.search(pattern, line))]
 
-    def wait_for(self, pattern: str, count: int = 1) -> list[re.Match[str]]:
+    def wait_for(
+        self, pattern: str, count: int = 1, patience: float = PATIENCE
+    ) -> list[re.Match[str]]:
         """Wait until this many lines match."""
         with self._changed:
             self._changed.wait_for(
-                lambda: len(self.matching(pattern)) >= count or self._ended, PATIENCE
+                lambda: len(self.matching(pattern)) >= count or self._ended, patience
             )
             found = self.matching(pattern)
         assert len(found) >= count, f"no {pattern!r} ({count}) in:\n" + "\n".join(self.lines)
