@@ -1,6 +1,7 @@
 """What the tests share: a relay as a real process, clients for it, tools that may be missing."""
 
 import http.client
+import importlib
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -21,6 +22,16 @@ from websockets.sync.client import ClientConnection, connect
 
 PATIENCE = 15
 """Seconds that a test waits for an event before it fails."""
+
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from relayd.cli import main; main()"
 
@@ -38,6 +49,24 @@ def require_tool(name: str) -> str:
     if path is None:
         skip_or_fail(f"{name} is not installed")
     return path
+
+
+@contextmanager
+def open_chromium() -> Iterator[Any]:
+    """Start Chromium without a window; give the Playwright browser.
+
+    While it is open, this thread can run no other event loop.
+    """
+    path = require_tool("chromium")
+    try:
+        playwright = importlib.import_module("playwright.sync_api")
+    except ModuleNotFoundError:
+        skip_or_fail("playwright is not installed")
+    with (
+        playwright.sync_playwright() as driver,
+        driver.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS) as browser,
+    ):
+        yield browser
 
 
 class LineReader:
@@ -155,7 +184,7 @@ class RelayProcess:
         report: dict[str, Any] = json.loads(body)
         return report
 
-    def connect(self, path: str, **options: Any) -> "connect":
+    def connect(self, path: str, **options: Any) -> AbstractContextManager[ClientConnection]:
         """Open a WebSocket, as a context manager."""
         options = {"compression": None, "max_size": None, "open_timeout": PATIENCE} | options
         return connect(self.url + path, **options)

@@ -1,5 +1,6 @@
 """What the README says is true."""
 
+import itertools
 import os
 import re
 import signal
@@ -10,10 +11,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from harness import PATIENCE, LineReader, RelayProcess, receive, require_tool
+from harness import PATIENCE, LineReader, RelayProcess, open_chromium, receive, require_tool
 
 from relayd.config import SETTINGS, Config
-from relayd.ctl.pattern import images
+from relayd.ctl.pattern import HEIGHT, WIDTH, images
 from relayd.protocol import SIGNALLING_LIMIT, Refusal
 
 ROOT = Path(__file__).parents[1]
@@ -95,6 +96,25 @@ def test_python_streamer(relay: RelayProcess, tmp_path: Path) -> None:
             assert received == [picture.read_bytes() for picture in pictures]
             assert receive(viewer)["type"] == "stream_ended"
         assert streamer.wait(PATIENCE) == 0
+
+
+def test_browser_viewer(relay: RelayProcess, tmp_path: Path) -> None:
+    """The page of the README, as it stands there, shows pictures and says how the stream ends."""
+    (page_source,) = blocks("html")
+    file = tmp_path / "viewer.html"
+    file.write_text(page_source.replace("ws://localhost:8080", relay.url))
+    with open_chromium() as browser, browser.new_page() as page:
+        with relay.stream("demo") as (streamer, _):
+            page.goto(file.as_uri())
+            page.wait_for_function("state.textContent === 'subscribed'")
+            for png in itertools.islice(images(), 3):
+                streamer.send(png)
+            page.wait_for_function(f"canvas.width === {WIDTH} && canvas.height === {HEIGHT}")
+            colours = "new Set(canvas.getContext('2d').getImageData(0, 0, canvas.width, 1).data)"
+            assert page.evaluate(f"{colours}.size") > 1
+        page.wait_for_function("state.textContent === 'stream_ended (closed: 1000)'")
+        page.reload()
+        page.wait_for_function("state.textContent === 'stream not found (closed: 4404)'")
 
 
 def test_unit() -> None:
