@@ -1,0 +1,1 @@
+"""relayctl: publish a stream to relayd and watch one, from the command line."""

@@ -1,0 +1,5 @@
+"""``python -m relayd.ctl`` is ``relayctl``."""
+
+from .cli import main
+
+main()
