@@ -99,7 +99,9 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Write one record; only a traceback takes more than a line."""
         who = " ".join(getattr(record, name) for name in WHO if hasattr(record, name))
-        record.message = f"{who}: {record.getMessage()}" if who else record.getMessage()
+        message = f"{who}: {record.getMessage()}" if who else record.getMessage()
+        # Stream ids and close reasons come from clients: no line breaks, no terminal escapes.
+        record.message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
         record.asctime = _timestamp(record)
         line = f"{record.asctime} {record.levelname.lower()} {record.message}"
         if record.exc_info:

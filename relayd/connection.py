@@ -1,16 +1,19 @@
 """A client's connection: the library's, and what a relay needs of it beyond that."""
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 from typing import Any
 
+from websockets.asyncio.messages import MAX_FRAGMENTS
 from websockets.asyncio.server import Server, ServerConnection
-from websockets.frames import CONT, TEXT, Frame
-from websockets.http11 import MAX_LINE_LENGTH
+from websockets.frames import CONT, DATA_OPCODES, TEXT, Frame
 from websockets.protocol import OPEN, Event
 from websockets.server import ServerProtocol
 
+from .framing import FrameReader, RequestGate
 from .protocol import SIGNALLING_LIMIT, CloseCode
-from .relay import Viewer
+from .relay import BROKEN, Viewer, binary_frame, text_frame
 
 FULL_HEADROOM = 100
 """TCP connections accepted past MAX_CONNECTIONS, so that a full relay still answers plain HTTP."""
@@ -18,33 +21,14 @@ FULL_HEADROOM = 100
 UNSENT_LIMIT = 2**20
 """Bytes that may wait in the transport beside frames: pongs to a client that never reads them."""
 
+FULL_READ = 250_000
+"""Bytes of a read that has filled the buffer: asyncio's is of 256 KiB, uvloop's of 250 kB."""
+
+PARSE_LIMIT = 5000
+"""Frames other than video that a client may send in one read, at some 15 µs each: more than the
+fragments that a message may have, fewer than would be felt by others."""
+
 _ENDINGS: dict[int, str] = {CloseCode.NORMAL: "ended", CloseCode.SERVICE_RESTART: "shutdown"}
-
-
-class RequestGate:
-    """Lets a GET request through, and of any other one only its first line.
-
-    Nothing else of it is needed to answer it, and the library hangs up on a request that has a
-    body, without an answer.
-    """
-
-    def __init__(self) -> None:
-        self.open = False
-        self._held: bytearray | None = bytearray()
-
-    def feed(self, data: bytes) -> bytes:
-        """Return what to parse of the request so far, possibly nothing."""
-        if self._held is None:
-            return b""
-        self._held += data
-        head, line_end, _ = self._held.partition(b"\r\n")
-        if self._held.startswith(b"GET ") or len(head) > MAX_LINE_LENGTH:
-            self.open = True
-            return bytes(self._held)
-        if not line_end:
-            return b""
-        self._held = None
-        return bytes(head) + b"\r\n\r\n"
 
 
 class Connection(ServerConnection):
@@ -71,11 +55,18 @@ class Connection(ServerConnection):
     ) -> None:
         super().__init__(protocol, server, **settings)
         self.peer = ""
+        self.write: Callable[[bytes], None]  # set by connection_made()
         self._peers = peers
         self._max_peers = max_connections + FULL_HEADROOM
-        self._unsent_limit = max_frame_size + UNSENT_LIMIT
+        self._max_frame_size = max_frame_size
         self._gate: RequestGate | None = RequestGate()
-        self._text_size: int | None = None
+        self._reader = FrameReader(protocol, self._parse, SIGNALLING_LIMIT)
+        self._fragments: list[bytes] = []
+        self._is_text = False
+        self._early: list[str | bytes] = []  # messages that nobody has been there to take
+        self._on_text: Callable[[str], None] | None = None
+        self._news = asyncio.Event()  # a message, or the end
+        self._parsed = 0
         self._viewer: Viewer | None = None
         self._abort_timer: asyncio.TimerHandle | None = None
 
@@ -89,9 +80,36 @@ class Connection(ServerConnection):
             return "left" if received.code in (1000, 1001, 1005) else f"left: {received}"
         return _ENDINGS.get(sent.code) or f"closed: {sent}"
 
+    async def first_message(self) -> str | bytes:
+        """Wait for the client's first message.
+
+        Raises:
+            ConnectionClosed: If the client leaves instead.
+        """
+        while not self._early and self.protocol.state is OPEN:
+            self._news.clear()
+            await self._news.wait()
+        if self._early:
+            return self._early.pop(0)
+        await self.wait_closed()
+        raise self.close_exc
+
     def limit_messages(self, size: int) -> None:
         """Take binary messages of at most this many bytes from the next message on."""
-        self.protocol.max_message_size = size
+        self._reader.binary_limit = size
+
+    def hand_over(self, relay: Callable[[bytes], None], on_text: Callable[[str], None]) -> None:
+        """Hand over every message from now on, in the call in which its last byte came.
+
+        Args:
+            relay: Takes each binary message, as the bytes of the frame that viewers get.
+            on_text: Takes each text message.
+        """
+        self._reader.relay = relay
+        self._on_text = on_text
+        early, self._early = self._early, []
+        for message in early:
+            self._deliver(message)
 
     def attach(self, viewer: Viewer) -> None:
         """Tell this viewer from now on when the kernel is full, and when it is not."""
@@ -101,14 +119,16 @@ class Connection(ServerConnection):
         elif self.paused:
             viewer.pause()
 
-    def write(self, data: bytes) -> None:
-        """Send whole messages, without waiting. Never raises."""
-        try:
-            self.transport.write(data)
-        # The transport has broken or half-closed; connection_lost() is on its way.
-        except (OSError, RuntimeError):
-            if self._viewer is not None:
-                self._viewer.close()
+    async def ended(self) -> None:
+        """Wait until either side has closed, or the connection is lost."""
+        while self.protocol.state is OPEN:
+            self._news.clear()
+            await self._news.wait()
+
+    def send_text(self, text: str) -> None:
+        """Send a text message, without waiting; a client that is gone does not get it."""
+        with contextlib.suppress(*BROKEN):
+            self.write(text_frame(text))
 
     def end(self, code: int) -> None:
         """Start the closing handshake, at once; no error if it has begun."""
@@ -131,45 +151,73 @@ class Connection(ServerConnection):
         super().send_data()
         if self.protocol.close_expected():
             self.closing()
-            if self._viewer is not None:
-                self._viewer.close()
+            self._end()
             # After a ping that was not answered, a close frame will not be either.
             sent = self.protocol.close_sent
             if sent is not None and sent.code == CloseCode.INTERNAL_ERROR:
-                self.transport.close()
+                if self.paused:
+                    self.transport.abort()
+                else:
+                    self.transport.close()
 
     def process_event(self, event: Event) -> None:
-        """Hold text messages to the limit of signalling, also when they come in fragments."""
-        if isinstance(event, Frame) and self._is_oversized_text(event):
-            self.protocol.fail(CloseCode.MESSAGE_TOO_BIG, f"text over {SIGNALLING_LIMIT} bytes")
-            self._flush()
-        else:
+        """Assemble messages without the library's queue, which needs a task to empty it."""
+        if not isinstance(event, Frame) or event.opcode not in DATA_OPCODES:
             super().process_event(event)
+            return
+        if event.opcode is not CONT:
+            self._is_text = event.opcode is TEXT
+        self._fragments.append(bytes(event.data))
+        if len(self._fragments) > MAX_FRAGMENTS:
+            self._fail(CloseCode.MESSAGE_TOO_BIG, "too many fragments")
+        elif event.fin:
+            data = b"".join(self._fragments)
+            self._fragments.clear()
+            try:
+                self._deliver(data.decode() if self._is_text else data)
+            except UnicodeDecodeError as exc:
+                self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}")
 
-    def _is_oversized_text(self, frame: Frame) -> bool:
-        if frame.opcode is TEXT:
-            self._text_size = 0
-        elif frame.opcode is not CONT:
-            return False
-        if self._text_size is None:
-            return False
-        self._text_size += len(frame.data)
-        oversized = self._text_size > SIGNALLING_LIMIT
-        if frame.fin:
-            self._text_size = None
-        return oversized
+    def _deliver(self, message: str | bytes) -> None:
+        if self._on_text is None or self._reader.relay is None:
+            self._early.append(message)
+            self._news.set()
+        elif isinstance(message, str):
+            self._on_text(message)
+        else:
+            self._reader.relay(binary_frame(message))
+
+    def _parse(self, data: bytes) -> None:
+        """Let the library parse bytes of one frame."""
+        self._parsed += 1
+        if self._parsed > PARSE_LIMIT and self.protocol.state is OPEN:
+            self._fail(CloseCode.POLICY_VIOLATION, "too many small frames at once")
+            self.transport.abort()
+        else:
+            super().data_received(data)
+
+    def _fail(self, code: CloseCode, reason: str) -> None:
+        self.protocol.fail(code, reason)
+        self._flush()
 
     def _flush(self) -> None:
         try:
             self.send_data()
-        except (OSError, RuntimeError) as exc:
+        except BROKEN as exc:
             self.set_connection_exc(exc)
+
+    def _end(self) -> None:
+        self._news.set()
+        self._fragments.clear()
+        if self._viewer is not None:
+            self._viewer.close()
 
     # Callbacks of the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take part, unless there are too many already."""
         super().connection_made(transport)
+        self.write = self.transport.write
         self.peer = format_address(self.remote_address)
         self._peers.add(self)
         if len(self._peers) > self._max_peers:
@@ -178,23 +226,54 @@ class Connection(ServerConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything."""
         self._peers.discard(self)
-        if self._viewer is not None:
-            self._viewer.close()
         if self._abort_timer is not None:
             self._abort_timer.cancel()
         super().connection_lost(exc)
+        self._end()
+        self._break_cycles()
+
+    def eof_received(self) -> None:
+        """Don't wait until a client that is gone has read what it was sent."""
+        was_open = self.protocol.state is OPEN
+        super().eof_received()
+        if was_open:
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came in; hang up on a client that asks for pongs and never reads them."""
-        if self._gate is not None:
-            data = self._gate.feed(data)
-            if self._gate.open:
-                self._gate = None
-            if not data:
-                return
-        super().data_received(data)
-        if self.paused and self.transport.get_write_buffer_size() > self._unsent_limit:
-            self.transport.abort()
+        """Take what came in, and keep one client from holding up all others."""
+        self._parsed = 0
+        if self._gate is None:
+            self._reader.feed(data)
+        else:
+            self._open_gate(data)
+        if len(data) >= FULL_READ:
+            # uvloop would go on reading; whatever that makes, the others have their turn first.
+            self.transport.pause_reading()
+            self.loop.call_soon(self.transport.resume_reading)
+        if self.paused:
+            limit = UNSENT_LIMIT if self._viewer is None else self._max_frame_size + UNSENT_LIMIT
+            if self.transport.get_write_buffer_size() > limit:
+                self.transport.abort()
+
+    def _break_cycles(self) -> None:
+        """Free the memory of thousands of connections when they end, not some collections later."""
+        self._reader.close()
+        self.protocol.parser.close()
+        for exc in (self.protocol.parser_exc, self.protocol.handshake_exc):
+            # Tracebacks hold the parser, and with it the frame that was parsed last.
+            error: BaseException | None = exc
+            while error is not None:
+                error.__traceback__ = None
+                error = error.__cause__ or error.__context__
+
+    def _open_gate(self, data: bytes) -> None:
+        assert self._gate is not None  # noqa: S101  # for mypy
+        head, rest = self._gate.feed(data)
+        if head:
+            super().data_received(head)
+        if rest is not None:
+            self._gate = None
+            self._reader.feed(rest)
 
     def pause_writing(self) -> None:
         """Let a viewer's frames wait: the kernel is full."""

@@ -19,6 +19,8 @@ class CloseCode(enum.IntEnum):
     """The close codes that relayd sends (RFC 6455 section 7.4; from 4000 on, private use)."""
 
     NORMAL = 1000
+    INVALID_DATA = 1007
+    POLICY_VIOLATION = 1008
     MESSAGE_TOO_BIG = 1009
     INTERNAL_ERROR = 1011
     SERVICE_RESTART = 1012

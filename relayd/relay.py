@@ -3,10 +3,11 @@
 No asyncio and no sockets: a viewer talks to anything that has the methods of `Sink`.
 """
 
+import contextlib
 import enum
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Protocol
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,10 @@ def _header(first: int, length: int) -> bytes:
     return bytes((first, 127)) + length.to_bytes(8)
 
 
+BROKEN = (OSError, RuntimeError)
+"""What a write raises when the connection has broken and nobody has been told yet."""
+
+
 class Sink(Protocol):
     """Where a viewer's bytes go: its connection.
 
@@ -41,8 +46,12 @@ class Sink(Protocol):
     `write`, and `resume` when all that was written has been taken.
     """
 
-    def write(self, data: bytes, /) -> None:
-        """Send whole messages, without waiting. Never raises."""
+    @property
+    def write(self) -> Callable[[bytes], None]:
+        """Sends whole messages, without waiting.
+
+        Raises OSError or RuntimeError where the connection is broken; `close` then follows.
+        """
         ...
 
     def closing(self) -> None:
@@ -96,49 +105,82 @@ class _State(enum.Enum):
     CLOSED = enum.auto()
 
 
+class FanOut:
+    """A stream's way out: every frame goes to every viewer.
+
+    Args:
+        buffer: The most that may wait for one viewer, in bytes.
+        drop_log: Told of every frame dropped.
+
+    Attributes:
+        frames: Frames received so far.
+        size: Bytes received so far, of payload and header.
+    """
+
+    def __init__(self, buffer: int, drop_log: DropLog) -> None:
+        self.frames = 0
+        self.size = 0
+        self.buffer = buffer
+        self.drop_log = drop_log
+        # Viewers that keep up, by their sink's write: all that a frame needs to know of them.
+        self.flowing: dict[Viewer, Callable[[bytes], None]] = {}
+        self.blocked: set[Viewer] = set()
+
+    def push(self, frame: bytes) -> None:
+        """Send the bytes of a whole frame to every viewer: one object, nothing built for each."""
+        self.frames += 1
+        self.size += len(frame)
+        # First those that wait: a write below may find the kernel full, and so add one.
+        for viewer in self.blocked:
+            viewer.wait(frame)
+        for write in tuple(self.flowing.values()):
+            try:  # noqa: SIM105  # unlike suppress(), free where nothing is raised
+                write(frame)
+            except BROKEN:
+                pass
+
+
 class Viewer:
     """One viewer's way out.
 
-    Messages go straight to the sink while the kernel takes them. While it does not, frames wait
-    here, by reference; past ``buffer`` bytes the oldest are dropped, always whole. One frame
+    Frames go straight to the sink while the kernel takes them. While it does not, they wait
+    here, by reference; past the stream's buffer the oldest are dropped, always whole. One frame
     larger than that may wait alone.
 
     Args:
         sink: The viewer's connection.
         peer: The viewer's address, for the log.
-        buffer: The most that may wait, in bytes.
-        drop_log: Told of every frame dropped.
+        fan_out: Where its frames come from.
     """
 
-    def __init__(self, sink: Sink, peer: str, buffer: int, drop_log: DropLog) -> None:
+    def __init__(self, sink: Sink, peer: str, fan_out: FanOut) -> None:
         self.peer = peer
         self.dropped = 0
         self._sink = sink
-        self._buffer = buffer
-        self._drop_log = drop_log
+        self._fan_out = fan_out
         self._state = _State.FLOWING
         self._waiting: deque[bytes] = deque()
         self._waiting_size = 0
         self._end_code: int | None = None
+        fan_out.flowing[self] = sink.write
 
     @property
     def waiting_size(self) -> int:
         """The bytes that wait here because the kernel did not take them."""
         return self._waiting_size
 
-    def send(self, message: bytes) -> None:
-        """Send one whole message, or let it wait. A closed viewer ignores it."""
-        if self._state is _State.FLOWING:
+    def write(self, message: bytes) -> None:
+        """Send a message at once; it must be one that may overtake what waits, or nothing waits."""
+        with contextlib.suppress(*BROKEN):
             self._sink.write(message)
-        elif self._state is _State.BLOCKED:
-            self._wait(message)
 
     def end(self, message: bytes, code: int) -> None:
         """Send a last message after all that waits, then close with this code."""
         self._end_code = code
+        self._leave()
         self._sink.closing()
         if self._state is _State.FLOWING:
-            self._sink.write(message)
+            self.write(message)
         elif self._state is _State.BLOCKED:
             self._waiting.append(message)
             self._waiting_size += len(message)
@@ -148,44 +190,48 @@ class Viewer:
         """Let messages wait from now on: the kernel is full."""
         if self._state is _State.FLOWING:
             self._state = _State.BLOCKED
+            if self._fan_out.flowing.pop(self, None) is not None:
+                self._fan_out.blocked.add(self)
 
     def resume(self) -> None:
         """Send what waits, until the kernel is full again."""
         if self._state is not _State.BLOCKED:
             return
         self._state = _State.FLOWING
+        if self in self._fan_out.blocked:
+            self._fan_out.blocked.remove(self)
+            self._fan_out.flowing[self] = self._sink.write
         while self._waiting:
             message = self._waiting.popleft()
             self._waiting_size -= len(message)
-            self._sink.write(message)
+            self.write(message)
             if self._state is not _State.FLOWING:
                 return
         self._finish()
 
-    def close(self) -> None:
-        """Forget what waits; nothing is sent from now on."""
-        self._state = _State.CLOSED
-        self._waiting.clear()
-        self._waiting_size = 0
-
-    def _finish(self) -> None:
-        if self._end_code is not None and self._state is _State.FLOWING:
-            self._sink.end(self._end_code)
-
-    def _wait(self, frame: bytes) -> None:
+    def wait(self, frame: bytes) -> None:
+        """Let a frame wait; drop the oldest past the buffer."""
         self._waiting.append(frame)
         self._waiting_size += len(frame)
         dropped = 0
-        while self._waiting_size > self._buffer and len(self._waiting) > 1:
+        while self._waiting_size > self._fan_out.buffer and len(self._waiting) > 1:
             self._waiting_size -= len(self._waiting.popleft())
             dropped += 1
         if dropped:
             self.dropped += dropped
-            self._drop_log.add(self.peer, dropped)
+            self._fan_out.drop_log.add(self.peer, dropped)
 
+    def close(self) -> None:
+        """Forget what waits; nothing is sent from now on."""
+        self._state = _State.CLOSED
+        self._leave()
+        self._waiting.clear()
+        self._waiting_size = 0
 
-def fan_out(viewers: Iterable[Viewer], payload: bytes) -> None:
-    """Send one video frame to every viewer: the same bytes object, built once."""
-    frame = binary_frame(payload)
-    for viewer in viewers:
-        viewer.send(frame)
+    def _leave(self) -> None:
+        self._fan_out.flowing.pop(self, None)
+        self._fan_out.blocked.discard(self)
+
+    def _finish(self) -> None:
+        if self._end_code is not None and self._state is _State.FLOWING:
+            self._sink.end(self._end_code)

@@ -23,7 +23,6 @@ from .handlers.opening import client_log
 from .handlers.stream import stream
 from .handlers.view import view
 from .protocol import SIGNALLING_LIMIT, CloseCode, Refusal, error
-from .relay import text_frame
 from .session import Registry
 
 logger = logging.getLogger(__name__)
@@ -141,7 +140,7 @@ class Relay:
             else:
                 await view(connection, target.stream_id, self.registry, self.config)
         except Refusal as refusal:
-            connection.write(text_frame(error(refusal)))
+            connection.send_text(error(refusal))
             connection.end(refusal.code)
             log.info("refused: %s", refusal)
         except ConnectionClosed:

@@ -17,7 +17,7 @@ from .protocol import (
     TooManyViewers,
     stream_ended,
 )
-from .relay import DropLog, Sink, Viewer, fan_out, text_frame
+from .relay import DropLog, FanOut, Sink, Viewer, text_frame
 
 _ID_ALPHABET = string.ascii_letters + string.digits
 _ID_LENGTH = 8
@@ -28,16 +28,13 @@ class Stream:
 
     Attributes:
         id: The key that viewers ask for.
-        frames: Frames received so far.
-        size: Bytes received so far.
+        fan_out: Takes the streamer's frames.
     """
 
     def __init__(self, stream_id: str, config: Config, clock: Callable[[], float]) -> None:
         self.id = stream_id
-        self.frames = 0
-        self.size = 0
-        self._config = config
-        self._drop_log = DropLog(stream_id, clock)
+        self.fan_out = FanOut(config.viewer_buffer, DropLog(stream_id, clock))
+        self._max_viewers = config.max_viewers_per_stream
         self._viewers: set[Viewer] = set()
 
     @property
@@ -45,27 +42,21 @@ class Stream:
         """The number of viewers."""
         return len(self._viewers)
 
-    def push(self, payload: bytes) -> None:
-        """Hand one video frame to every viewer."""
-        self.frames += 1
-        self.size += len(payload)
-        if self._viewers:
-            fan_out(self._viewers, payload)
-
     def add_viewer(self, sink: Sink, peer: str) -> Viewer:
         """Let a viewer in; from now on it gets every frame.
 
         Raises:
             TooManyViewers: If the stream has MAX_VIEWERS_PER_STREAM of them.
         """
-        if len(self._viewers) >= self._config.max_viewers_per_stream:
+        if len(self._viewers) >= self._max_viewers:
             raise TooManyViewers
-        viewer = Viewer(sink, peer, self._config.viewer_buffer, self._drop_log)
+        viewer = Viewer(sink, peer, self.fan_out)
         self._viewers.add(viewer)
         return viewer
 
     def remove_viewer(self, viewer: Viewer) -> None:
-        """Forget a viewer that has left; no error if the stream has ended meanwhile."""
+        """Send no more to a viewer that has left; no error if the stream has ended meanwhile."""
+        viewer.close()
         self._viewers.discard(viewer)
 
     def end(self) -> None:

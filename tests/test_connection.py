@@ -1,47 +1,11 @@
 """What a client's connection adds to the library's."""
 
-import itertools
 from collections.abc import Callable
 
 import pytest
 from harness import RelayProcess, address, close_code
-from hypothesis import given
-from hypothesis import strategies as st
 
-from relayd.connection import RequestGate, format_address
-
-
-def cut(data: bytes, cuts: list[int]) -> list[bytes]:
-    """Cut bytes into pieces at these places, wrapped round."""
-    places = sorted({0, len(data), *(place % (len(data) + 1) for place in cuts)})
-    return [data[a:b] for a, b in itertools.pairwise(places)]
-
-
-@given(st.binary(), st.lists(st.integers(0, 1000)))
-def test_gate_opens_for_get(rest: bytes, cuts: list[int]) -> None:
-    """A GET request passes as it is, however it is cut."""
-    gate = RequestGate()
-    passed = b""
-    for piece in cut(b"GET /ws/stream HTTP/1.1\r\n" + rest, cuts):
-        passed += piece if gate.open else gate.feed(piece)
-    assert passed == b"GET /ws/stream HTTP/1.1\r\n" + rest
-
-
-@given(st.sampled_from([b"POST", b"HEAD", b"G", b"GETS", b"\x16\x03\x01"]), st.lists(st.integers()))
-def test_gate_passes_a_line(method: bytes, cuts: list[int]) -> None:
-    """Of any other request the first line passes and nothing else, however it is cut."""
-    gate = RequestGate()
-    request = method + b" / HTTP/1.1\r\nContent-Length: 4\r\n\r\nGET \r\n"
-    assert b"".join(map(gate.feed, cut(request, cuts))) == method + b" / HTTP/1.1\r\n\r\n"
-    assert not gate.open
-
-
-def test_gate_gives_up_on_a_long_line() -> None:
-    """A first line without an end is left to the library, which refuses it."""
-    gate = RequestGate()
-    assert gate.feed(b"P" * 8192) == b""
-    assert gate.feed(b"P") == b"P" * 8193
-    assert gate.open
+from relayd.connection import format_address
 
 
 @pytest.mark.parametrize(

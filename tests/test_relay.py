@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from websockets.frames import Opcode
 from websockets.protocol import CLIENT, Protocol
 
-from relayd.relay import DropLog, Viewer, binary_frame, fan_out, text_frame
+from relayd.relay import DropLog, FanOut, Viewer, binary_frame, text_frame
 
 
 class FakeSink:
@@ -18,12 +18,15 @@ class FakeSink:
 
     def __init__(self) -> None:
         self.viewer: Viewer | None = None
+        self.broken = False
         self.room = 10**9
         self.taken: list[bytes] = []
         self.ends: list[int] = []
         self.is_closing = False
 
     def write(self, data: bytes) -> None:
+        if self.broken:
+            raise RuntimeError("the handler is closed")
         assert self.room > 0, "written to although the kernel had refused"
         assert not self.ends, "written to after the close frame"
         self.taken.append(data)
@@ -39,10 +42,15 @@ class FakeSink:
         self.ends.append(code)
 
 
-def make_viewer(buffer: int = 100) -> tuple[FakeSink, Viewer]:
+def make_fan_out(buffer: int = 100) -> FanOut:
+    """Return a stream's way out, without viewers."""
+    return FanOut(buffer, DropLog("stream", lambda: 0.0))
+
+
+def make_viewer(fan_out: FanOut) -> tuple[FakeSink, Viewer]:
     """Return a sink and the viewer that writes to it."""
     sink = FakeSink()
-    sink.viewer = Viewer(sink, "peer", buffer, DropLog("stream", lambda: 0.0))
+    sink.viewer = Viewer(sink, "peer", fan_out)
     return sink, sink.viewer
 
 
@@ -58,18 +66,33 @@ def test_frames_as_the_library_reads_them(payload: bytes) -> None:
 
 def test_fan_out() -> None:
     """Every viewer gets the same bytes object."""
-    sinks, viewers = zip(*(make_viewer() for _ in range(3)), strict=True)
-    fan_out(viewers, b"payload")
-    assert all(sink.taken == [binary_frame(b"payload")] for sink in sinks)
-    assert len({id(sink.taken[0]) for sink in sinks}) == 1
+    fan_out = make_fan_out()
+    sinks = [make_viewer(fan_out)[0] for _ in range(3)]
+    frame = binary_frame(b"payload")
+    fan_out.push(frame)
+    assert all(sink.taken == [frame] and sink.taken[0] is frame for sink in sinks)
+    assert (fan_out.frames, fan_out.size) == (1, len(frame))
+
+
+def test_broken_sink() -> None:
+    """A viewer whose connection has broken costs the others nothing, and raises nothing."""
+    fan_out = make_fan_out()
+    broken, viewer = make_viewer(fan_out)
+    sink, _ = make_viewer(fan_out)
+    broken.broken = True
+    fan_out.push(b"frame")
+    viewer.end(b"last", 1000)
+    assert sink.taken == [b"frame"]
+    assert broken.taken == []
 
 
 def test_oldest_dropped() -> None:
     """Past the buffer the oldest frames are dropped, and what is left goes out in order."""
-    sink, viewer = make_viewer(buffer=10)
+    fan_out = make_fan_out(buffer=10)
+    sink, viewer = make_viewer(fan_out)
     viewer.pause()
     for n in range(6):
-        viewer.send(bytes([n]) * 4)
+        fan_out.push(bytes([n]) * 4)
     assert viewer.waiting_size == 8
     assert viewer.dropped == 4
     viewer.resume()
@@ -79,21 +102,40 @@ def test_oldest_dropped() -> None:
 
 def test_frame_larger_than_the_buffer() -> None:
     """One frame larger than the buffer may wait alone."""
-    sink, viewer = make_viewer(buffer=10)
+    fan_out = make_fan_out(buffer=10)
+    sink, viewer = make_viewer(fan_out)
     viewer.pause()
-    viewer.send(b"x" * 5)
-    viewer.send(b"y" * 11)
+    fan_out.push(b"x" * 5)
+    fan_out.push(b"y" * 11)
     assert viewer.dropped == 1
     viewer.resume()
     assert sink.taken == [b"y" * 11]
 
 
+def test_slow_viewer_alone_suffers() -> None:
+    """A viewer whose kernel fills up with a frame gets it once, and the others get all."""
+    fan_out = make_fan_out()
+    slow, viewer = make_viewer(fan_out)
+    fast, _ = make_viewer(fan_out)
+    slow.room = 1
+    for frame in (b"one", b"two", b"three"):
+        fan_out.push(frame)
+    assert slow.taken == [b"one"]
+    assert fast.taken == [b"one", b"two", b"three"]
+    slow.room = 5
+    viewer.resume()
+    fan_out.push(b"four")
+    assert slow.taken == fast.taken == [b"one", b"two", b"three", b"four"]
+
+
 def test_end() -> None:
-    """The last message comes after all that waits, then the close frame."""
-    sink, viewer = make_viewer()
+    """The last message comes after all that waits, then the close frame, and no frame after it."""
+    fan_out = make_fan_out()
+    sink, viewer = make_viewer(fan_out)
     viewer.pause()
-    viewer.send(b"frame")
+    fan_out.push(b"frame")
     viewer.end(b"last", 1000)
+    fan_out.push(b"too late")
     assert sink.is_closing
     assert not sink.ends
     sink.room = 1
@@ -109,7 +151,7 @@ def test_end() -> None:
 
 def test_end_that_fills_the_kernel() -> None:
     """The close frame waits when the last message is what the kernel refuses."""
-    sink, viewer = make_viewer()
+    sink, viewer = make_viewer(make_fan_out())
     sink.room = 1
     viewer.end(b"last", 1000)
     assert (sink.taken, sink.ends) == ([b"last"], [])
@@ -119,14 +161,15 @@ def test_end_that_fills_the_kernel() -> None:
 
 def test_closed() -> None:
     """A closed viewer lets go of what waits and sends nothing more."""
-    sink, viewer = make_viewer()
+    fan_out = make_fan_out()
+    sink, viewer = make_viewer(fan_out)
     viewer.pause()
-    viewer.send(b"frame")
+    fan_out.push(b"frame")
     viewer.close()
     assert viewer.waiting_size == 0
     viewer.pause()
     viewer.resume()
-    viewer.send(b"frame")
+    fan_out.push(b"frame")
     viewer.end(b"last", 1000)
     assert (sink.taken, sink.ends) == ([], [])
 
@@ -157,7 +200,8 @@ class ViewerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.sink, self.viewer = make_viewer(self.BUFFER)
+        self.fan_out = make_fan_out(self.BUFFER)
+        self.sink, self.viewer = make_viewer(self.fan_out)
         self.waiting: deque[bytes] = deque()
         self.expected: list[bytes] = []
         self.sent = 0
@@ -173,7 +217,7 @@ class ViewerMachine(RuleBasedStateMachine):
             self.waiting.append(frame)
             while sum(map(len, self.waiting)) > self.BUFFER and len(self.waiting) > 1:
                 self.waiting.popleft()
-        self.viewer.send(frame)
+        self.fan_out.push(frame)
 
     @rule(room=st.integers(1, 3))
     def refuse_after(self, room: int) -> None:

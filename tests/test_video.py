@@ -65,9 +65,7 @@ def test_publish_to_watch(video_format: str, relay: RelayProcess, tmp_path: Path
         publish.stdin.close()
         assert publish.wait(PATIENCE) == 0
         assert [viewer.wait(PATIENCE) for viewer in viewers] == [0, 0]
-    relay.log.wait_for(
-        f"streamer {video_format} .*: {FRAMES} frames, {source.stat().st_size} bytes"
-    )
+    relay.log.wait_for(f"streamer {video_format} .*: {FRAMES} frames, ")
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     probe = f"ffprobe -v error -f {video_format} -count_frames -of csv=p=0"
     for output in outputs:

@@ -43,7 +43,10 @@ def resolve(request_target: str) -> Target | None:
     A trailing slash and a query string do not matter.
     """
     if not request_target.startswith("/"):  # absolute form, as proxies send it
-        request_target = urllib.parse.urlsplit(request_target).path
+        try:
+            request_target = urllib.parse.urlsplit(request_target).path
+        except ValueError:  # http://[
+            return None
     path = request_target.partition("?")[0]
     if _STREAM.fullmatch(path):
         return Target(Endpoint.STREAM)

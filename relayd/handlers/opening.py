@@ -28,7 +28,7 @@ async def first_message(connection: Connection, seconds: float) -> str | bytes:
     """
     try:
         async with asyncio.timeout(seconds):
-            return await connection.recv()
+            return await connection.first_message()
     except TimeoutError:
         raise TimedOut from None
 

@@ -1,11 +1,8 @@
 """The life of a streamer's connection."""
 
-from websockets.exceptions import ConnectionClosed
-
 from ..config import Config
 from ..connection import Connection
 from ..protocol import parse_register, registered
-from ..relay import text_frame
 from ..session import Registry
 from .opening import client_log, first_message
 
@@ -25,28 +22,28 @@ async def stream(connection: Connection, registry: Registry, config: Config) -> 
     stream_id = parse_register(await first_message(connection, config.register_timeout))
     stream = registry.register(stream_id)
     connection.limit_messages(config.max_frame_size)
-    connection.write(text_frame(registered(stream.id)))
+    connection.send_text(registered(stream.id))
     log = client_log("streamer", connection, stream.id)
     log.info("registered")
     began = connection.loop.time()
     ignored = 0
+
+    def ignore(text: str) -> None:
+        nonlocal ignored
+        if not ignored:
+            log.info("ignoring text that is not understood")
+        ignored += 1
+
     try:
-        async for message in connection:
-            if isinstance(message, bytes):
-                stream.push(message)
-            else:
-                if not ignored:
-                    log.info("ignoring text that is not understood")
-                ignored += 1
-    except ConnectionClosed:
-        pass
+        connection.hand_over(stream.fan_out.push, ignore)
+        await connection.ended()
     finally:
         registry.end(stream)
         log.info(
-            "%s after %.1f s: %d frames, %d bytes, %d messages ignored",
+            "%s after %.1f s: %d frames, %.1f MB, %d messages ignored",
             connection.ending,
             connection.loop.time() - began,
-            stream.frames,
-            stream.size,
+            stream.fan_out.frames,
+            stream.fan_out.size / 1e6,
             ignored,
         )

@@ -1,11 +1,8 @@
 """The life of a viewer's connection."""
 
-from websockets.exceptions import ConnectionClosed
-
 from ..config import Config
 from ..connection import Connection
 from ..protocol import parse_subscribe, subscribed
-from ..relay import text_frame
 from ..session import Registry
 from .opening import client_log, first_message
 
@@ -21,16 +18,19 @@ async def view(connection: Connection, path_id: str, registry: Registry, config:
     stream = registry.find(parse_subscribe(message, path_id))
     viewer = stream.add_viewer(connection, connection.peer)
     connection.attach(viewer)
-    viewer.send(text_frame(subscribed(stream.id)))
+    connection.send_text(subscribed(stream.id))
     log = client_log("viewer", connection, stream.id)
     log.info("subscribed")
     began = connection.loop.time()
     ignored = 0
+
+    def ignore(message: str | bytes) -> None:
+        nonlocal ignored
+        ignored += 1
+
     try:
-        async for _ in connection:
-            ignored += 1
-    except ConnectionClosed:
-        pass
+        connection.hand_over(ignore, ignore)
+        await connection.ended()
     finally:
         stream.remove_viewer(viewer)
         log.info(

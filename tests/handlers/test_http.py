@@ -39,6 +39,7 @@ def relay(request: pytest.FixtureRequest) -> Iterator[RelayProcess]:
         ("/health?x", Target(Endpoint.HEALTH)),
         ("/", None),
         ("*", None),
+        ("http://[", None),
         ("/ws/view", None),
         ("/ws/view/", None),
         ("/ws/view/a/b", None),

@@ -17,7 +17,7 @@ class FakeConnection:
     def __init__(self, message: str | None) -> None:
         self._message = message
 
-    async def recv(self) -> str:
+    async def first_message(self) -> str:
         if self._message is None:
             await asyncio.get_running_loop().create_future()
         assert self._message is not None
