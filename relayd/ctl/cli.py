@@ -1,6 +1,7 @@
 """The command line of relayctl: options, exit codes, one line for every error."""
 
 import asyncio
+import re
 import sys
 from collections.abc import Coroutine, Sequence
 from typing import Any, NoReturn
@@ -9,6 +10,9 @@ import click
 
 from .. import __version__, protocol
 from . import client, source
+from .bench import bench as bench_server
+from .link import STAMP_SIZE
+from .load import Load
 from .media import MediaError
 from .pace import Schedule
 from .publish import publish as publish_stream
@@ -19,6 +23,10 @@ from .watch import watch as watch_stream
 
 DEFAULT_FPS = 30.0
 MAX_FPS = 1000.0
+
+DEFAULT_SIZE = 32 * 2**10
+MAX_SIZE = 2**30
+MAX_DURATION = 24 * 3600.0
 
 
 def _server(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -41,6 +49,23 @@ def _fps(ctx: click.Context, param: click.Parameter, value: float | None) -> flo
     raise click.BadParameter(f"{value} is not over 0 and up to {MAX_FPS:.0f}")
 
 
+def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    units = {"": 1, "kib": 2**10, "mib": 2**20}
+    match = re.fullmatch(r"(\d{1,10})\s*([A-Za-z]*)", value)
+    size = int(match[1]) * units.get(match[2].lower(), 0) if match else 0
+    if STAMP_SIZE <= size <= MAX_SIZE:
+        return size
+    raise click.BadParameter(f"{value!r} is not a size from {STAMP_SIZE} to 1024MiB, such as 32KiB")
+
+
+def _duration(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    if 0 < value <= MAX_DURATION:
+        return value
+    raise click.BadParameter(f"{value} is not over 0 and up to {MAX_DURATION:.0f}")
+
+
 server_option = click.option(
     "--server",
     metavar="URL",
@@ -57,7 +82,7 @@ server_option = click.option(
 @click.version_option(__version__, prog_name="relayctl", message="%(prog)s %(version)s")
 @click.pass_context
 def relayctl(ctx: click.Context) -> None:
-    """Publish live streams to a relayd server, and watch them.
+    """Publish live streams to a relayd server, watch them, and measure the server.
 
     \b
     Try it, with a relayd on this machine:
@@ -148,6 +173,84 @@ def watch(stream_id: str, server: str, output: str | None) -> None:
     if output == STDOUT and sys.stdout.isatty():
         raise click.UsageError("Standard output is a terminal: pipe the video, say to ffplay -")
     _run(watch_stream(server, stream_id, output))
+
+
+@relayctl.command(short_help="Put a load on a server; measure what arrives and what it costs.")
+@server_option
+@click.option(
+    "--streams",
+    type=click.IntRange(1, 10_000),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Streamers at a time.",
+)
+@click.option(
+    "--viewers",
+    type=click.IntRange(1, 100_000),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Viewers of each stream.",
+)
+@click.option(
+    "--size",
+    metavar="SIZE",
+    callback=_size,
+    help=f"Size of a frame, in bytes or with KiB or MiB.  [default: {DEFAULT_SIZE // 2**10}KiB]",
+)
+@click.option(
+    "--mixed",
+    is_flag=True,
+    help="As an encoder does: 100 KiB every 2 seconds, 4 to 12 KiB between.",
+)
+@click.option(
+    "--fps",
+    type=float,
+    metavar="N",
+    callback=_fps,
+    default=DEFAULT_FPS,
+    show_default=True,
+    help="Frames per second of each stream.",
+)
+@click.option(
+    "--duration",
+    type=float,
+    metavar="SECONDS",
+    callback=_duration,
+    default=10.0,
+    show_default=True,
+    help="Time that is measured, after a second to warm up.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def bench(
+    server: str,
+    streams: int,
+    viewers: int,
+    size: int | None,
+    mixed: bool,
+    fps: float,
+    duration: float,
+    as_json: bool,
+) -> None:
+    """Put a load on a server: streams and their viewers, all from here.
+
+    Shows the share of frames that arrived, how many a second, and their latency; of a server on
+    this machine also the CPU time and the memory. Ctrl-C ends it early and shows what was
+    measured.
+
+    \b
+    Examples:
+      relayctl bench
+      relayctl bench --streams 50 --mixed
+      relayctl bench --streams 1 --viewers 1000 --size 4KiB --duration 60 --json
+    """
+    if mixed and size is not None:
+        raise click.UsageError("Name one: --size or --mixed.")
+    if not mixed and size is None:
+        size = DEFAULT_SIZE
+    load = Load(streams=streams, viewers=viewers, size=size, fps=fps, duration=duration)
+    bench_server(server, load, as_json=as_json)
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:

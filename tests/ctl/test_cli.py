@@ -34,13 +34,13 @@ def test_help(capsys: pytest.CaptureFixture[str], args: list[str]) -> None:
     code, output, errors = run(capsys, *args)
     assert (code, errors) == (0, "")
     assert "\n  relayctl publish --test-pattern --id demo\n" in output.replace("    ", "  ")
-    assert {"publish", "watch"} <= set(cli.relayctl.commands)
+    assert {"publish", "watch", "bench"} <= set(cli.relayctl.commands)
     for command in cli.relayctl.commands.values():
         assert command.short_help is not None
         assert command.short_help in output
 
 
-@pytest.mark.parametrize("command", ["publish", "watch"])
+@pytest.mark.parametrize("command", ["publish", "watch", "bench"])
 def test_help_of_a_command(capsys: pytest.CaptureFixture[str], command: str) -> None:
     """A command's help has examples, one a line, and fits a terminal of 80 columns without them."""
     code, output, errors = run(capsys, command, "--help")
@@ -66,6 +66,15 @@ def test_help_of_a_command(capsys: pytest.CaptureFixture[str], command: str) -> 
         (["publish", "x", "--fps", "fast"], "'fast' is not a valid float"),
         (["publish", "x", "--id", "a b"], "'a b' is not 1 to 64 letters, digits, - and _"),
         (["publish", os.devnull, "--loop"], "--loop needs a file: a pipe can't be read again"),
+        (["bench", "--size", "4KiB", "--mixed"], "name one: --size or --mixed"),
+        (["bench", "--size", "7"], "'7' is not a size from 8 to 1024MiB, such as 32KiB"),
+        (["bench", "--size", "4kB"], "'4kB' is not a size from 8 to 1024MiB"),
+        (["bench", "--size", "2000MiB"], "'2000MiB' is not a size from 8 to 1024MiB"),
+        (["bench", "--size", "big"], "'big' is not a size from 8 to 1024MiB"),
+        (["bench", "--streams", "0"], "invalid value for '--streams': 0 is not in the range 1<=x"),
+        (["bench", "--viewers", "0"], "invalid value for '--viewers': 0 is not in the range 1<=x"),
+        (["bench", "--duration", "0"], "0.0 is not over 0 and up to 86400"),
+        (["bench", "--fps", "0"], "invalid value for '--fps': 0.0 is not over 0 and up to"),
         (["watch"], "missing argument 'ID'"),
         (["watch", "../health"], "'../health' is not 1 to 64 letters, digits, - and _"),
         (["watch", "x", "--server", "ftp://x"], "'ftp://x' is not the address of a server: it mu"),
