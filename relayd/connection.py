@@ -64,6 +64,7 @@ class Connection(ServerConnection):
         self._fragments: list[bytes] = []
         self._is_text = False
         self._early: list[str | bytes] = []  # messages that nobody has been there to take
+        self._relay: Callable[[bytes], None] | None = None
         self._on_text: Callable[[str], None] | None = None
         self._news = asyncio.Event()  # a message, or the end
         self._parsed = 0
@@ -105,11 +106,12 @@ class Connection(ServerConnection):
             relay: Takes each binary message, as the bytes of the frame that viewers get.
             on_text: Takes each text message.
         """
-        self._reader.relay = relay
+        self._relay = relay
         self._on_text = on_text
         early, self._early = self._early, []
         for message in early:
             self._deliver(message)
+        self._reader.hand_over(relay)
 
     def attach(self, viewer: Viewer) -> None:
         """Tell this viewer from now on when the kernel is full, and when it is not."""
@@ -151,6 +153,7 @@ class Connection(ServerConnection):
         super().send_data()
         if self.protocol.close_expected():
             self.closing()
+            self._reader.settle()
             self._end()
             # After a ping that was not answered, a close frame will not be either.
             sent = self.protocol.close_sent
@@ -179,13 +182,13 @@ class Connection(ServerConnection):
                 self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}")
 
     def _deliver(self, message: str | bytes) -> None:
-        if self._on_text is None or self._reader.relay is None:
+        if self._on_text is None or self._relay is None:
             self._early.append(message)
             self._news.set()
         elif isinstance(message, str):
             self._on_text(message)
         else:
-            self._reader.relay(binary_frame(message))
+            self._relay(binary_frame(message))
 
     def _parse(self, data: bytes) -> None:
         """Let the library parse bytes of one frame."""
@@ -257,6 +260,7 @@ class Connection(ServerConnection):
 
     def _break_cycles(self) -> None:
         """Free the memory of thousands of connections when they end, not some collections later."""
+        self._relay = self._on_text = None
         self._reader.close()
         self.protocol.parser.close()
         for exc in (self.protocol.parser_exc, self.protocol.handshake_exc):

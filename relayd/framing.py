@@ -29,6 +29,9 @@ _KEPT_BUFFER = 2**20
 """Bytes of gathering space that a connection keeps from one frame to the next: more than the
 keyframes of a phone's screen, little enough for a hundred streamers."""
 
+_VIEW_SIZE = 8192
+"""Bytes from which on a view costs less than a copy."""
+
 _pack_16 = Struct(">HH").pack
 _pack_64 = Struct(">HQ").pack
 
@@ -87,7 +90,8 @@ class FrameReader:
         self, protocol: Protocol, library: Callable[[bytes], None], text_limit: int
     ) -> None:
         self.binary_limit = text_limit
-        self.relay: Callable[[bytes], None] | None = None
+        self._relay: Callable[[bytes], None] = _nowhere
+        self._direct = False  # a video frame may take the fast way: nothing is in its way
         self._protocol = protocol
         self._library = library
         self._text_limit = text_limit
@@ -96,6 +100,19 @@ class FrameReader:
         self._gathered = 0  # end of what has come of a video frame, in the buffer; 0: there is none
         self._frame_end = 0  # end of the whole frame, in the buffer
         self._buffer = bytearray()
+
+    def hand_over(self, relay: Callable[[bytes], None]) -> None:
+        """Hand over video frames from the next one on, as the bytes that viewers get."""
+        self._relay = relay
+        self.settle()
+
+    def settle(self) -> None:
+        """Look whether the connection has left its normal state, or is back in it."""
+        self._direct = (
+            self._relay is not _nowhere
+            and self._protocol.state is OPEN
+            and self._protocol.current_size is None
+        )
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the client."""
@@ -109,16 +126,8 @@ class FrameReader:
                 data = self._held + data
                 self._held = b""
         size = len(data)
-        relay = self.relay
-        protocol = self._protocol
         while position < size:
-            if (
-                relay is None
-                or data[position] != _FIN_BINARY
-                or position + 8 > size
-                or protocol.state is not OPEN
-                or protocol.current_size is not None
-            ):
+            if data[position] != _FIN_BINARY or not self._direct or position + 8 > size:
                 position = self._other(data, position)
                 continue
             second = data[position + 1]
@@ -138,13 +147,14 @@ class FrameReader:
             if length > self.binary_limit:
                 position = self._other(data, position)
             elif end <= size:
-                payload = apply_mask(data[start:end], data[start - 4 : start])
+                masked = data[start:end] if length < _VIEW_SIZE else memoryview(data)[start:end]
+                payload = apply_mask(masked, data[start - 4 : start])
                 if length < 126:
-                    relay(bytes((_FIN_BINARY, length)) + payload)
+                    self._relay(bytes((_FIN_BINARY, length)) + payload)
                 elif length < 65536:
-                    relay(_pack_16(0x827E, length) + payload)
+                    self._relay(_pack_16(0x827E, length) + payload)
                 else:
-                    relay(_pack_64(0x827F, length) + payload)
+                    self._relay(_pack_64(0x827F, length) + payload)
                 position = end
             else:
                 self._begin(length)
@@ -152,7 +162,7 @@ class FrameReader:
 
     def close(self) -> None:
         """Let go of what the reader was given and of what it holds."""
-        self.relay = None
+        self._relay = _nowhere
         self._library = _nowhere
         self._buffer = bytearray()
 
@@ -203,8 +213,7 @@ class FrameReader:
             frame = apply_mask(view[start - size : end], mask)
         if len(buffer) > _KEPT_BUFFER:
             self._buffer = bytearray()
-        if self.relay is not None:
-            self.relay(frame)
+        self._relay(frame)
 
     def _other(self, data: bytes, position: int) -> int:
         """Deal with a frame that is not video, or whose header is not there yet."""
@@ -230,12 +239,7 @@ class FrameReader:
                 self._held = data[position:]
                 return size
             length = int.from_bytes(data[position + 2 : position + header], "big")
-        if (
-            first == _FIN_BINARY
-            and self.relay is not None
-            and length <= self.binary_limit
-            and protocol.current_size is None
-        ):
+        if first == _FIN_BINARY and self._direct and length <= self.binary_limit:
             self._begin(length)
             return self._gather(data, position + header)
         if opcode == _TEXT:
@@ -250,4 +254,5 @@ class FrameReader:
         piece = data[position : position + self._passing]
         self._passing -= len(piece)
         self._library(piece)
+        self.settle()
         return position + len(piece)

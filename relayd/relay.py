@@ -108,36 +108,55 @@ class _State(enum.Enum):
 class FanOut:
     """A stream's way out: every frame goes to every viewer.
 
-    Args:
+    Attributes:
         buffer: The most that may wait for one viewer, in bytes.
         drop_log: Told of every frame dropped.
-
-    Attributes:
         frames: Frames received so far.
         size: Bytes received so far, of payload and header.
     """
 
     def __init__(self, buffer: int, drop_log: DropLog) -> None:
-        self.frames = 0
-        self.size = 0
         self.buffer = buffer
         self.drop_log = drop_log
-        # Viewers that keep up, by their sink's write: all that a frame needs to know of them.
-        self.flowing: dict[Viewer, Callable[[bytes], None]] = {}
-        self.blocked: set[Viewer] = set()
+        self.frames = 0
+        self.size = 0
+        self._flowing: dict[Viewer, Callable[[bytes], None]] = {}
+        self._blocked: set[Viewer] = set()
+        # The writes of the viewers that flow, all that a frame needs to know; None: look again.
+        self._writes: tuple[Callable[[bytes], None], ...] | None = None
 
     def push(self, frame: bytes) -> None:
         """Send the bytes of a whole frame to every viewer: one object, nothing built for each."""
         self.frames += 1
         self.size += len(frame)
         # First those that wait: a write below may find the kernel full, and so add one.
-        for viewer in self.blocked:
+        for viewer in self._blocked:
             viewer.wait(frame)
-        for write in tuple(self.flowing.values()):
+        writes = self._writes
+        if writes is None:
+            writes = self._writes = tuple(self._flowing.values())
+        for write in writes:
             try:  # noqa: SIM105  # unlike suppress(), free where nothing is raised
                 write(frame)
             except BROKEN:
                 pass
+
+    def flow(self, viewer: "Viewer", write: Callable[[bytes], None]) -> None:
+        """Write frames to a viewer as they come, from now on."""
+        self.leave(viewer)
+        self._flowing[viewer] = write
+
+    def block(self, viewer: "Viewer") -> None:
+        """Let frames wait for a viewer, if it is still here."""
+        if viewer in self._flowing:
+            self.leave(viewer)
+            self._blocked.add(viewer)
+
+    def leave(self, viewer: "Viewer") -> None:
+        """Send a viewer nothing more."""
+        self._flowing.pop(viewer, None)
+        self._blocked.discard(viewer)
+        self._writes = None
 
 
 class Viewer:
@@ -162,7 +181,7 @@ class Viewer:
         self._waiting: deque[bytes] = deque()
         self._waiting_size = 0
         self._end_code: int | None = None
-        fan_out.flowing[self] = sink.write
+        fan_out.flow(self, sink.write)
 
     @property
     def waiting_size(self) -> int:
@@ -177,7 +196,7 @@ class Viewer:
     def end(self, message: bytes, code: int) -> None:
         """Send a last message after all that waits, then close with this code."""
         self._end_code = code
-        self._leave()
+        self._fan_out.leave(self)
         self._sink.closing()
         if self._state is _State.FLOWING:
             self.write(message)
@@ -190,17 +209,15 @@ class Viewer:
         """Let messages wait from now on: the kernel is full."""
         if self._state is _State.FLOWING:
             self._state = _State.BLOCKED
-            if self._fan_out.flowing.pop(self, None) is not None:
-                self._fan_out.blocked.add(self)
+            self._fan_out.block(self)
 
     def resume(self) -> None:
         """Send what waits, until the kernel is full again."""
         if self._state is not _State.BLOCKED:
             return
         self._state = _State.FLOWING
-        if self in self._fan_out.blocked:
-            self._fan_out.blocked.remove(self)
-            self._fan_out.flowing[self] = self._sink.write
+        if self._end_code is None:
+            self._fan_out.flow(self, self._sink.write)
         while self._waiting:
             message = self._waiting.popleft()
             self._waiting_size -= len(message)
@@ -224,13 +241,9 @@ class Viewer:
     def close(self) -> None:
         """Forget what waits; nothing is sent from now on."""
         self._state = _State.CLOSED
-        self._leave()
+        self._fan_out.leave(self)
         self._waiting.clear()
         self._waiting_size = 0
-
-    def _leave(self) -> None:
-        self._fan_out.flowing.pop(self, None)
-        self._fan_out.blocked.discard(self)
 
     def _finish(self) -> None:
         if self._end_code is not None and self._state is _State.FLOWING:
