@@ -7,6 +7,7 @@ from typing import Any
 
 from websockets.asyncio.messages import MAX_FRAGMENTS
 from websockets.asyncio.server import Server, ServerConnection
+from websockets.datastructures import Headers
 from websockets.frames import CONT, DATA_OPCODES, TEXT, Frame
 from websockets.protocol import OPEN, Event
 from websockets.server import ServerProtocol
@@ -66,7 +67,7 @@ class Connection(ServerConnection):
         self._early: list[str | bytes] = []  # messages that nobody has been there to take
         self._relay: Callable[[bytes], None] | None = None
         self._on_text: Callable[[str], None] | None = None
-        self._news = asyncio.Event()  # a message, or the end
+        self._news: asyncio.Future[None] | None = None  # somebody waits: a message, or the end
         self._parsed = 0
         self._viewer: Viewer | None = None
         self._abort_timer: asyncio.TimerHandle | None = None
@@ -81,6 +82,12 @@ class Connection(ServerConnection):
             return "left" if received.code in (1000, 1001, 1005) else f"left: {received}"
         return _ENDINGS.get(sent.code) or f"closed: {sent}"
 
+    def forget_handshake(self) -> None:
+        """Let go of the headers, which nobody asks for again: 3 KiB a connection."""
+        self.response = None
+        if self.request is not None:
+            self.request.headers = Headers()
+
     async def first_message(self) -> str | bytes:
         """Wait for the client's first message.
 
@@ -88,8 +95,7 @@ class Connection(ServerConnection):
             ConnectionClosed: If the client leaves instead.
         """
         while not self._early and self.protocol.state is OPEN:
-            self._news.clear()
-            await self._news.wait()
+            await self._wait_for_news()
         if self._early:
             return self._early.pop(0)
         await self.wait_closed()
@@ -124,8 +130,7 @@ class Connection(ServerConnection):
     async def ended(self) -> None:
         """Wait until either side has closed, or the connection is lost."""
         while self.protocol.state is OPEN:
-            self._news.clear()
-            await self._news.wait()
+            await self._wait_for_news()
 
     def send_text(self, text: str) -> None:
         """Send a text message, without waiting; a client that is gone does not get it."""
@@ -184,11 +189,23 @@ class Connection(ServerConnection):
     def _deliver(self, message: str | bytes) -> None:
         if self._on_text is None or self._relay is None:
             self._early.append(message)
-            self._news.set()
+            self._tell()
         elif isinstance(message, str):
             self._on_text(message)
         else:
             self._relay(binary_frame(message))
+
+    async def _wait_for_news(self) -> None:
+        # Not an asyncio.Event: its queue of waiters alone is 700 bytes a connection.
+        self._news = self.loop.create_future()
+        try:
+            await self._news
+        finally:
+            self._news = None
+
+    def _tell(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
 
     def _parse(self, data: bytes) -> None:
         """Let the library parse bytes of one frame."""
@@ -210,7 +227,7 @@ class Connection(ServerConnection):
             self.set_connection_exc(exc)
 
     def _end(self) -> None:
-        self._news.set()
+        self._tell()
         self._fragments.clear()
         if self._viewer is not None:
             self._viewer.close()

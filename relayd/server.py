@@ -137,6 +137,7 @@ class Relay:
         assert connection.request is not None  # noqa: S101
         target = http.resolve(connection.request.path)
         assert target is not None  # noqa: S101  # process_request() refused it
+        connection.forget_handshake()
         is_streamer = target.endpoint is http.Endpoint.STREAM
         log = client_log("streamer" if is_streamer else "viewer", connection, target.stream_id)
         try:
