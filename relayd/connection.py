@@ -231,6 +231,7 @@ class Connection(ServerConnection):
         self._fragments.clear()
         if self._viewer is not None:
             self._viewer.close()
+            self._viewer = None
 
     # Callbacks of the transport.
 

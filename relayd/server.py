@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -42,6 +43,11 @@ KEPT_MEMORY = 8 * 2**20
 """Size in bytes of blocks that the allocator may keep; it keeps at most two of them."""
 
 
+FULL_COLLECTION_THRESHOLD = 1000
+"""Collections of the middle generation before a full one (10 by default): some seven million
+objects more than were freed, or 70,000 connections."""
+
+
 class StartError(Exception):
     """The relay can't run; the text is one line that says why."""
 
@@ -60,6 +66,11 @@ class Relay:
         """Whether the relay is about to stop."""
         return self._stop.is_set()
 
+    @property
+    def connection_count(self) -> int:
+        """The number of open connections of every kind."""
+        return len(self._connections)
+
     async def run(self) -> None:
         """Serve until a signal says stop.
 
@@ -68,8 +79,9 @@ class Relay:
         """
         _raise_file_limit(self.config.max_connections + SPARE_FILES)
         _keep_freed_memory()
+        _collect_rarely()
         with _signals_call(self.stop):
-            server = await self._listen()
+            server = await self.listen()
             await self._stop.wait()
             await self._drain()
             server.close(close_connections=False)
@@ -84,7 +96,12 @@ class Relay:
             self._abort()
         self._stop.set()
 
-    async def _listen(self) -> Server:
+    async def listen(self) -> Server:
+        """Open the listening sockets.
+
+        Raises:
+            StartError: If that can't be done.
+        """
         config = self.config
         try:
             server = await serve(
@@ -128,7 +145,7 @@ class Relay:
         )
 
     def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        full = len(self._connections) > self.config.max_connections
+        full = self.connection_count > self.config.max_connections
         return http.answer(request, self.registry, draining=self.draining, full=full)
 
     async def _handle(self, connection: ServerConnection) -> None:
@@ -210,3 +227,16 @@ def _keep_freed_memory() -> None:
     raises the bounds (mallopt(3), M_MMAP_THRESHOLD); another allocator does not care.
     """
     bytearray(KEPT_MEMORY)
+
+
+def _collect_rarely() -> None:
+    """Keep the garbage collector from looking at every connection while thousands come in.
+
+    A full collection with 5,000 viewers holds up every stream for 200 ms. There is next to nothing
+    for it to find: a connection that ends frees itself, without cycles. The young generations, a
+    millisecond each, stay as they are.
+    """
+    gc.collect()
+    gc.freeze()
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, FULL_COLLECTION_THRESHOLD)

@@ -1,11 +1,16 @@
 """What a client's connection adds to the library's."""
 
+import asyncio
+import gc
 from collections.abc import Callable
 
 import pytest
 from harness import RelayProcess, address, close_code
+from hostile import BINARY, CLOSE, SUBSCRIBE, TEXT, frame, upgrade_request
 
+from relayd.config import Config
 from relayd.connection import format_address
+from relayd.server import Relay
 
 
 @pytest.mark.parametrize(
@@ -48,3 +53,59 @@ def test_keepalive(start_relay: Callable[..., RelayProcess]) -> None:
                 relay.log.wait_for(f"viewer x {who}: closed: 1011 .*keepalive ping timeout after ")
         streamer.send(b"frame")
         assert viewer.recv() == b"frame"
+
+
+REGISTER = '{"type": "register"}'
+STREAM, VIEW = upgrade_request("/ws/stream"), upgrade_request("/ws/view/x")
+
+CONVERSATIONS: dict[str, list[bytes]] = {
+    "half a request": [b"GET /health HT"],
+    "plain HTTP": [b"POST /health HTTP/1.1\r\nContent-Length: 3\r\n\r\nxyz"],
+    "a streamer that is lost": [STREAM, frame(TEXT, REGISTER), frame(BINARY, b"video")],
+    "a streamer that leaves": [STREAM, frame(TEXT, REGISTER), frame(CLOSE, b"\x03\xe8")],
+    "a viewer": [VIEW, frame(TEXT, SUBSCRIBE)],
+    "a refusal": [STREAM, frame(TEXT, "hello")],
+    "a violation": [STREAM, frame(3)],
+}
+
+
+@pytest.mark.parametrize("conversation", CONVERSATIONS.values(), ids=CONVERSATIONS)
+def test_no_cycles(conversation: list[bytes]) -> None:
+    """A connection that ends frees itself: it leaves nothing to the garbage collector."""
+    uvloop = pytest.importorskip("uvloop")  # asyncio's own streams leave cycles
+    clients = 20
+
+    async def converse(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for piece in conversation:
+            writer.write(piece)
+            await reader.read(1000) if piece is not conversation[-1] else await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def count_garbage() -> int:
+        relay = Relay(Config(host="127.0.0.1", port=0, max_viewers_per_stream=clients))
+        relay.registry.register("x")
+        async with await relay.listen() as server:
+            port = server.sockets[0].getsockname()[1]
+            await converse(port)  # what the first one leaves behind, such as caches, does not count
+            await until_idle(relay)
+            gc.collect()
+            for _ in range(clients):
+                await converse(port)
+            await until_idle(relay)
+            return gc.collect()
+
+    gc.disable()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            assert runner.run(count_garbage()) < clients
+    finally:
+        gc.enable()
+
+
+async def until_idle(relay: Relay) -> None:
+    """Wait until the relay has no connection, nor a task that deals with one."""
+    # There is no event for the end of all tasks.
+    while len(asyncio.all_tasks()) > 1 or relay.connection_count:  # noqa: ASYNC110
+        await asyncio.sleep(0)
