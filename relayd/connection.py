@@ -23,7 +23,7 @@ UNSENT_LIMIT = 2**20
 """Bytes that may wait in the transport beside frames: pongs to a client that never reads them."""
 
 FULL_READ = 250_000
-"""Bytes of a read that has filled the buffer: asyncio's is of 256 KiB, uvloop's of 250 kB."""
+"""Bytes of a read that has filled the buffer: uvloop's is of 256,000, asyncio's of 262,144."""
 
 PARSE_LIMIT = 5000
 """Frames other than video that a client may send in one read, at some 15 µs each: more than the
@@ -173,6 +173,8 @@ class Connection(ServerConnection):
         if not isinstance(event, Frame) or event.opcode not in DATA_OPCODES:
             super().process_event(event)
             return
+        if self.protocol.state is not OPEN:
+            return  # refused, yet still sending
         if event.opcode is not CONT:
             self._is_text = event.opcode is TEXT
         self._fragments.append(bytes(event.data))

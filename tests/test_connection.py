@@ -44,7 +44,7 @@ def test_unusual_endings(start_relay: Callable[..., RelayProcess]) -> None:
 
 def test_keepalive(start_relay: Callable[..., RelayProcess]) -> None:
     """A client that answers pings stays; one that does not is let go."""
-    relay = start_relay("--ping-interval", "50ms", "--ping-timeout", "200ms")
+    relay = start_relay("--ping-interval", "50ms", "--ping-timeout", "1s")
     with relay.stream("x") as (streamer, _), relay.view("x") as viewer:
         with relay.view("x") as mute:
             who = address(mute)
