@@ -11,7 +11,6 @@ import pytest
 from harness import RelayProcess
 from hostile import (
     LOOPS,
-    MB,
     ON_LINUX,
     dial,
     eventually,
@@ -179,5 +178,7 @@ def test_silent_crowd(start_relay: StartRelay, many_files: None) -> None:
                     assert read_close(client) == 4408
             eventually(relay, lambda: open_files(relay) <= before)
             memory.append(relay.memory())
-    # The first crowd leaves room that Python keeps for the next one, which must do with it.
-    assert memory[-1] < memory[2] + 2 * MB
+    # The first crowd leaves room that Python keeps for the next one, which must do with it: what
+    # leaked would come on top again. Scattered blocks make the rest uneven by a few MB.
+    started, after_first, after_second = memory[0], memory[2], memory[4]
+    assert after_second - after_first < (after_first - started) / 4
