@@ -8,31 +8,36 @@ import enum
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
+from struct import Struct
 from typing import Protocol
 
 logger = logging.getLogger(__name__)
 
 _FIN_TEXT = 0x81
-_FIN_BINARY = 0x82
+FIN_BINARY = 0x82
+
+pack_16 = Struct(">BBH").pack
+_pack_64 = Struct(">BBQ").pack
 
 
 def binary_frame(payload: bytes) -> bytes:
     """Return the bytes of an unfragmented binary message from a server (RFC 6455 section 5.2)."""
-    return _header(_FIN_BINARY, len(payload)) + payload
+    return frame_header(FIN_BINARY, len(payload)) + payload
 
 
 def text_frame(text: str) -> bytes:
     """Return the bytes of an unfragmented text message from a server (RFC 6455 section 5.2)."""
     payload = text.encode()
-    return _header(_FIN_TEXT, len(payload)) + payload
+    return frame_header(_FIN_TEXT, len(payload)) + payload
 
 
-def _header(first: int, length: int) -> bytes:
+def frame_header(first: int, length: int) -> bytes:
+    """Return the header of a frame from a server: its first byte and its length in bytes."""
     if length < 126:
         return bytes((first, length))
     if length < 2**16:
-        return bytes((first, 126)) + length.to_bytes(2)
-    return bytes((first, 127)) + length.to_bytes(8)
+        return pack_16(first, 126, length)
+    return _pack_64(first, 127, length)
 
 
 BROKEN = (OSError, RuntimeError)

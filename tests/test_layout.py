@@ -16,7 +16,7 @@ ROOMS = {
     "config": set(),
     "relay": {"protocol"},
     "session": {"relay", "protocol", "config"},
-    "framing": set(),
+    "framing": {"relay"},
     "connection": {"framing", "relay", "protocol"},
     "handlers": {"session", "connection", "relay", "protocol", "config"},
     "server": {"handlers", "session", "connection", "relay", "protocol", "config"},

@@ -116,6 +116,13 @@ def test_bad_host() -> None:
         assert result.stderr.count("\n") == 1
 
 
+def run_script(script: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python script in a process of its own, which must end well."""
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
+
+
 def test_file_limit() -> None:
     """The soft limit of open files is raised to the hard one; a hard one too low is a warning."""
     script = (
@@ -125,9 +132,7 @@ def test_file_limit() -> None:
         "relay = Relay(Config(host='127.0.0.1', port=0)); relay.stop();"
         "asyncio.run(relay.run()); print(r.getrlimit(r.RLIMIT_NOFILE))"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=True
-    )
+    result = run_script(script)
     assert result.stdout == "(500, 500)\n"
     assert "MAX_CONNECTIONS needs 1264 open files, the limit is 500" in result.stderr
 
@@ -139,9 +144,7 @@ def test_full_collections_are_rare() -> None:
         "relay = Relay(Config(host='127.0.0.1', port=0)); relay.stop(); asyncio.run(relay.run());"
         "print(gc.get_freeze_count() > 1000, gc.get_threshold()[2])"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=True
-    )
+    result = run_script(script)
     assert result.stdout == "True 1000\n"
 
 
