@@ -65,7 +65,11 @@ def run(check: bool, **values: str | None) -> None:
         return
     _set_up_logging(config)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(Relay(config).run())
+        runner.run(_serve(config))
+
+
+async def _serve(config: Config) -> None:
+    await Relay(config).run()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -35,6 +35,7 @@ class Kind:
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 _SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _SIZE_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30}
+_BITRATE_UNITS = {"": 1, "bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _TIME_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
@@ -90,6 +91,27 @@ def _time(low: float, high: float) -> Kind:
     return Kind("TIME", parse, _show_time, allowed)
 
 
+def _show_bitrate(value: float | None) -> str:
+    if value is None:
+        return "none"
+    for unit, factor in (("Gbit", 10**9), ("Mbit", 10**6), ("kbit", 10**3)):
+        if value % factor == 0:
+            return f"{value / factor:.0f}{unit}"
+    return f"{value:.0f}"
+
+
+def _bitrate(low: int, high: int) -> Kind:
+    def parse(text: str) -> int | None:
+        if text.strip().lower() == "none":
+            return None
+        value = _measure(text, _BITRATE_UNITS)
+        _check_range(value, low, high)
+        return round(value)
+
+    allowed = f"none, or bits a second such as 8Mbit, from {_show_bitrate(low)}"
+    return Kind("BITRATE", parse, _show_bitrate, f"{allowed} to {_show_bitrate(high)}")
+
+
 def _choice(*words: str) -> Kind:
     def parse(text: str) -> str:
         if text.lower() not in words:
@@ -130,13 +152,30 @@ class Config:
         default_text="MAX_STREAMS × (MAX_VIEWERS_PER_STREAM + 1) + 100",
     )
     max_frame_size: int = _setting(16 * 2**20, _size(16 * 2**10, 2**30), "Largest video frame.")
+    max_stream_bitrate: int | None = _setting(
+        None,
+        _bitrate(100_000, 100 * 10**9),
+        "Most bits a second that one streamer may push; past it, relayd reads no faster.",
+    )
+    max_lag: float = _setting(
+        1.0, _time(0.01, 3600), "Most time that a viewer's picture is behind; past it, frames drop."
+    )
     viewer_buffer: int = _setting(
-        4 * 2**20,
-        _size(1, 2**30),
-        "Most bytes of frames that wait for one slow viewer; past it, its oldest are dropped.",
+        4 * 2**20, _size(1, 2**30), "Most bytes of frames that wait for one slow viewer."
+    )
+    stall_timeout: float = _setting(
+        15.0, _time(0.1, 3600), "Time that a viewer's network may take nothing of what waits."
+    )
+    group_buffer: int = _setting(
+        2 * 2**20,
+        _size(0, 2**30),
+        "Most bytes of frames since the last keyframe kept for new viewers; 0 keeps none.",
     )
     register_timeout: float = _setting(
         10.0, _time(0.001, 3600), "Time for the handshake, and again for the first message."
+    )
+    resume_window: float = _setting(
+        15.0, _time(0, 86400), "Time that a lost streamer has to resume its stream; 0 keeps none."
     )
     ping_interval: float = _setting(
         20.0, _time(0, 3600), "Time between keepalive pings; 0 sends none."

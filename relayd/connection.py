@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,10 @@ from websockets.server import ServerProtocol
 
 from .framing import FrameReader, RequestGate
 from .protocol import SIGNALLING_LIMIT, CloseCode
-from .relay import BROKEN, Viewer, binary_frame, text_frame
+from .relay.fanout import BROKEN, Viewer
+from .relay.frames import binary_frame, text_frame
+from .sendqueue import MAX_DELAY, SendQueue
+from .throttle import Throttle
 
 FULL_HEADROOM = 100
 """TCP connections accepted past MAX_CONNECTIONS, so that a full relay still answers plain HTTP."""
@@ -29,7 +33,20 @@ PARSE_LIMIT = 5000
 """Frames other than video that a client may send in one read, at some 15 µs each: more than the
 fragments that a message may have, fewer than would be felt by others."""
 
-_ENDINGS: dict[int, str] = {CloseCode.NORMAL: "ended", CloseCode.SERVICE_RESTART: "shutdown"}
+READ_AHEAD = 0.5
+"""Seconds of MAX_STREAM_BITRATE that the kernel may read before relayd does."""
+
+LEAST_READ_AHEAD = 64 * 1024
+"""Bytes that it always may: a window of this size keeps most networks busy."""
+
+STALL_CHECKS = 4
+"""Looks at a viewer that takes nothing, in STALL_TIMEOUT."""
+
+_ENDINGS: dict[int, str] = {
+    CloseCode.NORMAL: "ended",
+    CloseCode.SERVICE_RESTART: "shutdown",
+    CloseCode.CONFLICT: "replaced",
+}
 
 
 class Connection(ServerConnection):
@@ -42,6 +59,8 @@ class Connection(ServerConnection):
         peers: The open connections of this relay; this one adds and removes itself.
         max_connections: MAX_CONNECTIONS.
         max_frame_size: The largest binary message that the relay takes, in bytes.
+        max_lag: MAX_LAG, in seconds.
+        stall_timeout: STALL_TIMEOUT, in seconds.
     """
 
     def __init__(
@@ -52,6 +71,8 @@ class Connection(ServerConnection):
         peers: set["Connection"],
         max_connections: int,
         max_frame_size: int,
+        max_lag: float,
+        stall_timeout: float,
         **settings: Any,
     ) -> None:
         super().__init__(protocol, server, **settings)
@@ -69,18 +90,33 @@ class Connection(ServerConnection):
         self._on_text: Callable[[str], None] | None = None
         self._news: asyncio.Future[None] | None = None  # somebody waits: a message, or the end
         self._parsed = 0
+        self._throttle: Throttle | None = None
+        self._reading_timer: asyncio.Handle | None = None
         self._viewer: Viewer | None = None
+        self._send_queue: SendQueue | None = None
+        self._max_delay = min(max_lag / 2, MAX_DELAY)
+        self._stall_timeout = stall_timeout
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._is_stalled = False
         self._abort_timer: asyncio.TimerHandle | None = None
 
     @property
     def ending(self) -> str:
         """How the connection ended, in a word or a few, for the log."""
         sent, received = self.protocol.close_sent, self.protocol.close_rcvd
+        if self._is_stalled:
+            return "stalled"
         if sent is None:
             return "lost"
         if self.protocol.close_rcvd_then_sent and received is not None:
             return "left" if received.code in (1000, 1001, 1005) else f"left: {received}"
         return _ENDINGS.get(sent.code) or f"closed: {sent}"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the client has closed as one does that has nothing more to send."""
+        received = self.protocol.close_rcvd
+        return received is not None and received.code == CloseCode.NORMAL
 
     def forget_handshake(self) -> None:
         """Let go of the headers, which nobody asks for again: 3 KiB a connection."""
@@ -119,13 +155,27 @@ class Connection(ServerConnection):
             self._deliver(message)
         self._reader.hand_over(relay)
 
+    def limit_bitrate(self, rate: float) -> None:
+        """Read no more than this many bits a second, so that TCP slows the client."""
+        self._throttle = Throttle(rate / 8, self.loop.time)
+        # What the kernel has read ahead delays the answers to pings.
+        ahead = max(LEAST_READ_AHEAD, int(rate / 8 * READ_AHEAD))
+        self.transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVBUF, ahead // 2
+        )
+
     def attach(self, viewer: Viewer) -> None:
         """Tell this viewer from now on when the kernel is full, and when it is not."""
         self._viewer = viewer
+        self._send_queue = SendQueue(self.transport.get_extra_info("socket"), self._max_delay)
         if self.protocol.state is not OPEN:
             viewer.close()
         elif self.paused:
             viewer.pause()
+
+    def delay(self, size: int) -> float:
+        """Return how many seconds the network will take for these bytes more, 0 if unknown."""
+        return self._send_queue.delay(size) if self._send_queue is not None else 0.0
 
     async def ended(self) -> None:
         """Wait until either side has closed, or the connection is lost."""
@@ -155,6 +205,10 @@ class Connection(ServerConnection):
 
     def send_data(self) -> None:
         """Send what the library has to send; after a close frame, nothing of ours may follow."""
+        if self.paused and self._viewer is not None and self.protocol.state is OPEN:
+            # A pong comes after the frames that wait, and so tells how late they are.
+            self._viewer.send(b"".join(self.protocol.data_to_send()))
+            return
         super().send_data()
         if self.protocol.close_expected():
             self.closing()
@@ -249,8 +303,9 @@ class Connection(ServerConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything."""
         self._peers.discard(self)
-        if self._abort_timer is not None:
-            self._abort_timer.cancel()
+        for timer in (self._abort_timer, self._stall_timer, self._reading_timer):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
         self._end()
         self._break_cycles()
@@ -269,14 +324,22 @@ class Connection(ServerConnection):
             self._reader.feed(data)
         else:
             self._open_gate(data)
-        if len(data) >= FULL_READ:
-            # uvloop would go on reading; whatever that makes, the others have their turn first.
+        rest = self._throttle.take(len(data)) if self._throttle is not None else 0.0
+        # uvloop would go on reading; whatever that makes, the others have their turn first.
+        if (rest or len(data) >= FULL_READ) and self._reading_timer is None:
             self.transport.pause_reading()
-            self.loop.call_soon(self.transport.resume_reading)
+            self._reading_timer = self.loop.call_later(rest, self._read_on)
         if self.paused:
-            limit = UNSENT_LIMIT if self._viewer is None else self._max_frame_size + UNSENT_LIMIT
-            if self.transport.get_write_buffer_size() > limit:
+            limit, unsent = UNSENT_LIMIT, self.transport.get_write_buffer_size()
+            if self._viewer is not None:
+                limit += self._max_frame_size
+                unsent += self._viewer.waiting_text
+            if unsent > limit:
                 self.transport.abort()
+
+    def _read_on(self) -> None:
+        self._reading_timer = None
+        self.transport.resume_reading()
 
     def _break_cycles(self) -> None:
         """Free the memory of thousands of connections when they end, not some collections later."""
@@ -302,14 +365,38 @@ class Connection(ServerConnection):
     def pause_writing(self) -> None:
         """Let a viewer's frames wait: the kernel is full."""
         super().pause_writing()
-        if self._viewer is not None:
+        if self._viewer is not None and self._send_queue is not None:
+            self._send_queue.fit()
             self._viewer.pause()
+            if self._stall_timer is None:
+                self._look_for_stall(self._taken(), self.loop.time())
 
     def resume_writing(self) -> None:
         """Let a viewer's frames flow: the kernel has taken all."""
         super().resume_writing()
         if self._viewer is not None:
             self._viewer.resume()
+
+    def _taken(self) -> int:
+        """Return a figure that changes whenever the client's network takes something."""
+        assert self._send_queue is not None  # noqa: S101  # for mypy
+        return self._send_queue.acknowledged() - self.transport.get_write_buffer_size()
+
+    def _look_for_stall(self, taken: int, since: float) -> None:
+        """Give up on a viewer that has taken nothing for too long, and look again later."""
+        self._stall_timer = None
+        if not self.paused or self._viewer is None:
+            return
+        now = self.loop.time()
+        if self._taken() != taken:
+            taken, since = self._taken(), now
+        if now - since >= self._stall_timeout:
+            self._is_stalled = True
+            self.transport.abort()
+            return
+        self._stall_timer = self.loop.call_later(
+            self._stall_timeout / STALL_CHECKS, self._look_for_stall, taken, since
+        )
 
 
 def format_address(address: Any) -> str:

@@ -15,7 +15,7 @@ try:
 except ImportError:  # an installation without the C extension
     from websockets.utils import apply_mask
 
-from .relay import FIN_BINARY, frame_header, pack_16
+from .relay.frames import FIN_BINARY, frame_header, pack_16
 
 _MASKED = 0x80
 _OPCODES = frozenset((0x0, 0x1, 0x2, 0x8, 0x9, 0xA))

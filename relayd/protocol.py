@@ -7,10 +7,28 @@ messages, which nothing here ever sees.
 import enum
 import json
 import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 SIGNALLING_LIMIT = 16 * 1024
 """The largest text message that relayd reads, in bytes."""
+
+FORMAT_LIMIT = 4096
+"""The largest `format`, in bytes of compact JSON in UTF-8."""
+
+FORMAT_DEPTH = 100
+"""The most objects and arrays of a `format` within each other: json builds by recursion, and may
+have less room left for it where a message is built than where one was read."""
+
+STREAMER_FEATURES = ("resume", "viewers", "keyframe_requests", "stats")
+"""What a streamer can ask for by name."""
+
+VIEWER_FEATURES = ("gaps", "status", "format")
+"""What a viewer can ask for by name."""
+
+MARKS = ("config", "keyframe")
+"""The types of the messages that describe the next binary message of a streamer."""
 
 _STREAM_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -52,6 +70,13 @@ class InvalidStreamId(Refusal):
     """The stream id does not match ``[A-Za-z0-9_-]{1,64}``."""
 
     message = "invalid stream id"
+    code = CloseCode.BAD_REQUEST
+
+
+class InvalidFormat(Refusal):
+    """The `format` in `register` is not an object, or over FORMAT_LIMIT or FORMAT_DEPTH."""
+
+    message = "invalid format"
     code = CloseCode.BAD_REQUEST
 
 
@@ -108,66 +133,176 @@ def check_stream_id(stream_id: object) -> str:
     raise InvalidStreamId
 
 
+@dataclass(frozen=True)
+class Register:
+    """What a streamer asks for.
+
+    Attributes:
+        stream_id: The id, None when it leaves the choice to the server.
+        format: What it says of its video, never interpreted.
+        features: What it asks for by name and relayd knows; None when it knows of no features.
+        resume_token: The token of the stream that it wants back.
+    """
+
+    stream_id: str | None = None
+    format: Mapping[str, Any] | None = None
+    features: tuple[str, ...] | None = None
+    resume_token: str | None = None
+
+
+@dataclass(frozen=True)
+class Subscribe:
+    """What a viewer asks for.
+
+    Attributes:
+        stream_id: The stream's id.
+        features: What it asks for by name and relayd knows; None when it knows of no features.
+    """
+
+    stream_id: str
+    features: tuple[str, ...] | None = None
+
+
 # Client to server.
 
 
-def register(stream_id: str | None) -> str:
-    """Build a streamer's first message; None asks for a generated id."""
-    return json.dumps({"type": "register", "stream_id": stream_id})
+def register(request: Register) -> str:
+    """Build a streamer's first message."""
+    return _build("register", stream_id=request.stream_id, **_given(request))
 
 
-def subscribe(stream_id: str) -> str:
+def subscribe(request: Subscribe) -> str:
     """Build a viewer's first message."""
-    return json.dumps({"type": "subscribe", "stream_id": stream_id})
+    return _build("subscribe", stream_id=request.stream_id, **_given(request))
 
 
-def parse_register(message: str | bytes) -> str | None:
-    """Return the id that a streamer asks for, None when it leaves the choice to the server.
+def mark(kind: str) -> str:
+    """Build the message that describes the next binary message; the kind is one of MARKS."""
+    return _build(kind)
+
+
+def parse_register(message: str | bytes) -> Register:
+    """Read a streamer's first message.
 
     Raises:
         InvalidMessage: If this is not a `register` message.
         InvalidStreamId: If the id can't be one.
+        InvalidFormat: If the format can't be one.
     """
-    stream_id = _parse(message, "register").get("stream_id")
-    return None if stream_id is None else check_stream_id(stream_id)
+    fields = _parse(message, "register")
+    stream_id = fields.get("stream_id")
+    return Register(
+        stream_id=None if stream_id is None else check_stream_id(stream_id),
+        format=_check_format(fields.get("format")),
+        features=_known(fields.get("features"), STREAMER_FEATURES),
+        resume_token=_check_token(fields.get("resume_token")),
+    )
 
 
-def parse_subscribe(message: str | bytes, path_id: str) -> str:
-    """Return the id that a viewer asks for: the one in its path, which the message may repeat.
+def parse_subscribe(message: str | bytes, path_id: str) -> Subscribe:
+    """Read a viewer's first message; the id in its path is the one that it may repeat.
 
     Raises:
         InvalidMessage: If this is not a `subscribe` message.
         InvalidStreamId: If either id can't be one.
         StreamIdMismatch: If the two differ.
     """
-    stream_id = _parse(message, "subscribe").get("stream_id")
+    fields = _parse(message, "subscribe")
+    stream_id = fields.get("stream_id")
     check_stream_id(path_id)
     if stream_id is not None and check_stream_id(stream_id) != path_id:
         raise StreamIdMismatch
-    return path_id
+    return Subscribe(path_id, _known(fields.get("features"), VIEWER_FEATURES))
+
+
+def parse_mark(message: str) -> str | None:
+    """Return which of MARKS this text is, None if it is none."""
+    try:
+        kind: str = parse(message)["type"]
+    except InvalidMessage:
+        return None
+    return kind if kind in MARKS else None
 
 
 # Server to client.
 
 
-def registered(stream_id: str) -> str:
-    """Build the answer to `register`."""
-    return json.dumps({"type": "registered", "stream_id": stream_id})
+def registered(
+    stream_id: str,
+    features: Iterable[str] | None = None,
+    resume_token: str | None = None,
+    *,
+    resumed: bool = False,
+) -> str:
+    """Build the answer to `register`; features are those granted, None if none were asked for."""
+    more: dict[str, Any] = {}
+    if features is not None:
+        more["features"] = list(features)
+    if resume_token is not None:
+        more["resume_token"] = resume_token
+    if resumed:
+        more["resumed"] = True
+    return _build("registered", stream_id=stream_id, **more)
 
 
-def subscribed(stream_id: str) -> str:
-    """Build the answer to `subscribe`."""
-    return json.dumps({"type": "subscribed", "stream_id": stream_id})
+def subscribed(
+    stream_id: str,
+    features: Iterable[str] | None = None,
+    video_format: Mapping[str, Any] | None = None,
+) -> str:
+    """Build the answer to `subscribe`; a viewer that asked for no features is given none."""
+    more: dict[str, Any] = {}
+    if features is not None:
+        more["features"] = list(features)
+        if video_format is not None:
+            more["format"] = video_format
+    return _build("subscribed", stream_id=stream_id, **more)
+
+
+def viewers(count: int) -> str:
+    """Build what tells a streamer how many viewers it has."""
+    return _build("viewers", count=count)
+
+
+def keyframe_request() -> str:
+    """Build what tells a streamer that some viewer can show nothing until the next keyframe."""
+    return _build("keyframe_request")
+
+
+def stats(viewers: int, slow_viewers: int, frames_dropped: int, max_lag: float) -> str:
+    """Build what tells a streamer how its viewers fared in the last second; the lag in seconds."""
+    return _build(
+        "stats",
+        viewers=viewers,
+        slow_viewers=slow_viewers,
+        frames_dropped=frames_dropped,
+        max_lag=round(max_lag, 3),
+    )
+
+
+def gap(frames: int) -> str:
+    """Build what tells a viewer that it did not get this many frames."""
+    return _build("gap", frames=frames)
+
+
+def stream_paused() -> str:
+    """Build what tells a viewer that the streamer is lost and may resume."""
+    return _build("stream_paused")
+
+
+def stream_resumed(video_format: Mapping[str, Any] | None) -> str:
+    """Build what tells a viewer that the streamer is back, and what it sends now."""
+    return _build("stream_resumed", **({} if video_format is None else {"format": video_format}))
 
 
 def stream_ended(stream_id: str) -> str:
     """Build the last message that a viewer gets."""
-    return json.dumps({"type": "stream_ended", "stream_id": stream_id})
+    return _build("stream_ended", stream_id=stream_id)
 
 
 def error(refusal: Refusal) -> str:
     """Build the message that precedes the close frame of a refusal."""
-    return json.dumps({"type": "error", "message": refusal.message})
+    return _build("error", message=refusal.message)
 
 
 def parse(message: str | bytes) -> dict[str, Any]:
@@ -193,3 +328,50 @@ def _parse(message: str | bytes, expected: str) -> dict[str, Any]:
     if fields["type"] != expected:
         raise InvalidMessage
     return fields
+
+
+def _build(kind: str, **fields: Any) -> str:
+    return json.dumps({"type": kind, **fields})
+
+
+def _given(request: Register | Subscribe) -> dict[str, Any]:
+    """Return what a request holds beyond the base protocol."""
+    extensions = {name: value for name, value in vars(request).items() if name != "stream_id"}
+    return {name: value for name, value in extensions.items() if value is not None}
+
+
+def _known(features: object, names: Iterable[str]) -> tuple[str, ...] | None:
+    if features is None:
+        return None
+    if not isinstance(features, list):
+        raise InvalidMessage
+    return tuple(name for name in names if name in features)
+
+
+def _check_format(video_format: object) -> dict[str, Any] | None:
+    if video_format is None:
+        return None
+    if not isinstance(video_format, dict):
+        raise InvalidFormat
+    try:
+        # Python reads NaN and Infinity, which no browser does.
+        text = json.dumps(video_format, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        depth = _depth(video_format)
+    except (ValueError, RecursionError):
+        raise InvalidFormat from None
+    # JSON can hold half of a surrogate pair: three bytes.
+    if len(text.encode(errors="surrogatepass")) > FORMAT_LIMIT or depth > FORMAT_DEPTH:
+        raise InvalidFormat
+    return video_format
+
+
+def _depth(value: object) -> int:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0
+
+
+def _check_token(token: object) -> str | None:
+    if token is None or isinstance(token, str):
+        return token
+    raise InvalidMessage

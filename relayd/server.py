@@ -53,11 +53,14 @@ class StartError(Exception):
 
 
 class Relay:
-    """One relay: its streams, its connections and its listening sockets."""
+    """One relay: its streams, its connections and its listening sockets.
+
+    It belongs to the event loop that it is made in.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.registry = Registry(config)
+        self.registry = Registry(config, asyncio.get_running_loop())
         self._connections: set[Connection] = set()
         self._stop = asyncio.Event()
 
@@ -141,6 +144,8 @@ class Relay:
             peers=self._connections,
             max_connections=self.config.max_connections,
             max_frame_size=self.config.max_frame_size,
+            max_lag=self.config.max_lag,
+            stall_timeout=self.config.stall_timeout,
             **settings,
         )
 

@@ -190,13 +190,32 @@ class RelayProcess:
         return connect(self.url + path, **options)
 
     @contextmanager
+    def register(
+        self, stream_id: str | None = None, **fields: Any
+    ) -> Iterator[tuple[ClientConnection, dict[str, Any]]]:
+        """Register a stream, with more fields; give the streamer's connection and the reply."""
+        with self.connect("/ws/stream") as streamer:
+            send(streamer, type="register", stream_id=stream_id, **fields)
+            reply = receive(streamer)
+            assert reply["type"] == "registered", reply
+            yield streamer, reply
+
+    @contextmanager
     def stream(self, stream_id: str | None = None) -> Iterator[tuple[ClientConnection, str]]:
         """Register a stream; give the streamer's connection and the id."""
-        with self.connect("/ws/stream") as streamer:
-            send(streamer, type="register", stream_id=stream_id)
-            reply = receive(streamer)
-            assert reply["type"] == "registered"
+        with self.register(stream_id) as (streamer, reply):
             yield streamer, reply["stream_id"]
+
+    @contextmanager
+    def subscribe(
+        self, stream_id: str, **fields: Any
+    ) -> Iterator[tuple[ClientConnection, dict[str, Any]]]:
+        """Subscribe to a stream, with more fields; give the viewer's connection and the reply."""
+        with self.connect(f"/ws/view/{stream_id}") as viewer:
+            send(viewer, type="subscribe", stream_id=stream_id, **fields)
+            reply = receive(viewer)
+            assert reply["type"] == "subscribed", reply
+            yield viewer, reply
 
     @contextmanager
     def view(self, stream_id: str, **options: Any) -> Iterator[ClientConnection]:

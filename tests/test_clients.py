@@ -280,7 +280,7 @@ def test_video(
         received.write_bytes(b"".join(seen.frames))
         assert probe(received, video.format) == f"{video.format},320,180,{FRAMES}"
     relay.log.wait_for(f"streamer {stream_id} .*: left after .*: {FRAMES} frames, ")
-    relay.log.wait_for(f"viewer {stream_id} .*: ended after .*: 0 frames dropped, ", 2)
+    relay.log.wait_for(f"viewer {stream_id} .*: ended after .*, 0 dropped, ", 2)
 
 
 def test_refusal(client: Client, relay: RelayProcess) -> None:

@@ -54,6 +54,49 @@ def test_times(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "bits"),
+    [
+        ("250000", 250_000),
+        ("250000 bit", 250_000),
+        ("250kbit", 250_000),
+        ("8Mbit", 8_000_000),
+        ("8 mbit", 8_000_000),
+        ("2.5MBIT", 2_500_000),
+        ("0.1Mbit", 100_000),
+        ("1.001Mbit", 1_001_000),
+        ("1Gbit", 10**9),
+        ("100 Gbit", 100 * 10**9),
+        ("none", None),
+        (" None ", None),
+    ],
+)
+def test_bitrates(text: str, bits: int | None) -> None:
+    """A bitrate is bits a second, or has a unit; or there is none."""
+    assert Config.from_text({"max_stream_bitrate": text}).max_stream_bitrate == bits
+
+
+@pytest.mark.parametrize(
+    ("bits", "text"),
+    [
+        (None, "none"),
+        (123_457, "123457"),
+        (1_500_000, "1500kbit"),
+        (8_000_000, "8Mbit"),
+        (2_000_000_000, "2Gbit"),
+    ],
+)
+def test_bitrates_shown(bits: int | None, text: str) -> None:
+    """A bitrate is shown in the largest unit that it is a whole number of."""
+    assert Config(max_stream_bitrate=bits).to_text()["MAX_STREAM_BITRATE"] == text
+
+
+def test_none_of_it() -> None:
+    """Zero means that no group is kept, that no stream can be resumed, that no pings are sent."""
+    for field in ("group_buffer", "resume_window", "ping_interval", "ping_timeout"):
+        assert getattr(Config.from_text({field: "0"}), field) == 0
+
+
+@pytest.mark.parametrize(
     ("field", "text", "complaint"),
     [
         ("port", "65536", "PORT: '65536' is not allowed; give a whole number from 0 to 65535"),
@@ -65,6 +108,22 @@ def test_times(text: str, seconds: float) -> None:
         ("max_frame_size", "2GiB", "size such as 512KiB, from 16KiB to 1GiB"),
         ("register_timeout", "0", "seconds or a time such as 500ms, from 1ms to 3600s"),
         ("ping_interval", "nan", "PING_INTERVAL: 'nan' is not allowed"),
+        (
+            "max_stream_bitrate",
+            "0",
+            "MAX_STREAM_BITRATE: '0' is not allowed; give none, or bits a s",
+        ),
+        ("max_stream_bitrate", "99999", "such as 8Mbit, from 100kbit to 100Gbit"),
+        ("max_stream_bitrate", "101Gbit", "from 100kbit to 100Gbit"),
+        ("max_stream_bitrate", "8MB", "MAX_STREAM_BITRATE: '8MB' is not allowed"),
+        ("max_stream_bitrate", "8Mbit/s", "MAX_STREAM_BITRATE: '8Mbit/s' is not allowed"),
+        ("max_stream_bitrate", "", "MAX_STREAM_BITRATE: '' is not allowed"),
+        ("max_lag", "none", "MAX_LAG: 'none' is not allowed; give seconds or a time such as"),
+        ("max_lag", "0", "from 10ms to 3600s"),
+        ("stall_timeout", "0", "from 100ms to 3600s"),
+        ("viewer_buffer", "0", "from 1 to 1GiB"),
+        ("group_buffer", "-1", "from 0 to 1GiB"),
+        ("resume_window", "25h", "from 0s to 86400s"),
         ("log_level", "loud", "'loud' is not allowed; give debug, info, warning or error"),
         ("log_format", "xml", "LOG_FORMAT: 'xml' is not allowed; give text or json"),
         ("host", " ", "HOST: ' ' is not allowed; give a host name or an address"),
@@ -75,6 +134,13 @@ def test_bad_values(field: str, text: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(complaint)) as caught:
         Config.from_text({field: text})
     assert "\n" not in str(caught.value)
+
+
+@given(st.none() | st.integers(100_000, 100 * 10**9) | st.integers(100, 10**8).map((1000).__mul__))
+def test_bitrate_round_trip(bits: int | None) -> None:
+    """A bitrate as text gives the same bitrate again, to the bit."""
+    shown = Config(max_stream_bitrate=bits).to_text()["MAX_STREAM_BITRATE"]
+    assert Config.from_text({"max_stream_bitrate": shown}).max_stream_bitrate == bits
 
 
 @given(
@@ -97,3 +163,17 @@ def test_names() -> None:
     """A setting's variable and option are its name in capitals and in lower case."""
     names = {setting.field: (setting.variable, setting.option) for setting in SETTINGS}
     assert names["max_streams"] == ("MAX_STREAMS", "--max-streams")
+    assert names["max_stream_bitrate"] == ("MAX_STREAM_BITRATE", "--max-stream-bitrate")
+
+
+def test_table() -> None:
+    """The settings and their defaults are those of ARCHITECTURE.md."""
+    shown = {setting.variable: setting.default for setting in SETTINGS}
+    assert shown.items() >= {
+        ("MAX_STREAM_BITRATE", "none"),
+        ("MAX_LAG", "1s"),
+        ("VIEWER_BUFFER", "4MiB"),
+        ("STALL_TIMEOUT", "15s"),
+        ("GROUP_BUFFER", "2MiB"),
+        ("RESUME_WINDOW", "15s"),
+    }

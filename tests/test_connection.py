@@ -5,11 +5,13 @@ import gc
 from collections.abc import Callable
 
 import pytest
+from fakes import FakeStreamer
 from harness import RelayProcess, address, close_code
 from hostile import BINARY, CLOSE, SUBSCRIBE, TEXT, frame, upgrade_request
 
 from relayd.config import Config
 from relayd.connection import format_address
+from relayd.protocol import Register
 from relayd.server import Relay
 
 
@@ -85,7 +87,7 @@ def test_no_cycles(conversation: list[bytes]) -> None:
 
     async def count_garbage() -> int:
         relay = Relay(Config(host="127.0.0.1", port=0, max_viewers_per_stream=clients))
-        relay.registry.register("x")
+        relay.registry.register(Register("x"), FakeStreamer())
         async with await relay.listen() as server:
             port = server.sockets[0].getsockname()[1]
             await converse(port)  # what the first one leaves behind, such as caches, does not count

@@ -18,7 +18,7 @@ from websockets.server import ServerProtocol
 from relayd.connection import Connection
 from relayd.framing import RequestGate
 from relayd.protocol import SIGNALLING_LIMIT
-from relayd.relay import binary_frame
+from relayd.relay.frames import binary_frame
 
 LIMIT = SIGNALLING_LIMIT
 """The largest message of these tests, in bytes, text or binary."""
@@ -193,7 +193,13 @@ async def relayd(pieces: Sequence[bytes]) -> Outcome:
     outcome = Outcome()
     server: Any = FakeServer()
     connection = Connection(
-        ServerProtocol(max_size=LIMIT), server, peers=set(), max_connections=1, max_frame_size=LIMIT
+        ServerProtocol(max_size=LIMIT),
+        server,
+        peers=set(),
+        max_connections=1,
+        max_frame_size=LIMIT,
+        max_lag=1.0,
+        stall_timeout=1.0,
     )
     shake_hands(connection, outcome)
 

@@ -15,9 +15,12 @@ ROOMS = {
     "protocol": set(),
     "config": set(),
     "relay": {"protocol"},
-    "session": {"relay", "protocol", "config"},
+    "feedback": {"protocol"},
+    "session": {"feedback", "relay", "protocol", "config"},
     "framing": {"relay"},
-    "connection": {"framing", "relay", "protocol"},
+    "sendqueue": set(),
+    "throttle": set(),
+    "connection": {"framing", "sendqueue", "throttle", "relay", "protocol"},
     "handlers": {"session", "connection", "relay", "protocol", "config"},
     "server": {"handlers", "session", "connection", "relay", "protocol", "config"},
     "cli": {"config", "server"},
@@ -26,7 +29,7 @@ ROOMS = {
 }
 """What each room may import of relayd, beside itself. Arrows go down only."""
 
-NO_IO = ("protocol", "config", "relay", "session")
+NO_IO = ("protocol", "config", "relay", "feedback", "session", "throttle")
 """Rooms that know neither an event loop nor a socket."""
 
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.name != "__init__.py")

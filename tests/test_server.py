@@ -116,6 +116,20 @@ def test_bad_host() -> None:
         assert result.stderr.count("\n") == 1
 
 
+RUN_AND_STOP = """
+import asyncio
+from relayd.config import Config
+from relayd.server import Relay
+
+async def run_and_stop():
+    relay = Relay(Config(host="127.0.0.1", port=0))
+    relay.stop()
+    await relay.run()
+
+asyncio.run(run_and_stop())
+"""
+
+
 def run_script(script: str) -> subprocess.CompletedProcess[str]:
     """Run a Python script in a process of its own, which must end well."""
     return subprocess.run(
@@ -125,26 +139,17 @@ def run_script(script: str) -> subprocess.CompletedProcess[str]:
 
 def test_file_limit() -> None:
     """The soft limit of open files is raised to the hard one; a hard one too low is a warning."""
-    script = (
-        "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (200, 500));"
-        "import asyncio, logging; logging.basicConfig();"
-        "from relayd.config import Config; from relayd.server import Relay;"
-        "relay = Relay(Config(host='127.0.0.1', port=0)); relay.stop();"
-        "asyncio.run(relay.run()); print(r.getrlimit(r.RLIMIT_NOFILE))"
-    )
-    result = run_script(script)
+    limit = "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (200, 500));"
+    log = "import logging; logging.basicConfig()"
+    result = run_script(limit + log + RUN_AND_STOP + "print(r.getrlimit(r.RLIMIT_NOFILE))")
     assert result.stdout == "(500, 500)\n"
     assert "MAX_CONNECTIONS needs 1264 open files, the limit is 500" in result.stderr
 
 
 def test_full_collections_are_rare() -> None:
     """What lives from the start on is never collected, and full collections are rare."""
-    script = (
-        "import asyncio, gc; from relayd.config import Config; from relayd.server import Relay;"
-        "relay = Relay(Config(host='127.0.0.1', port=0)); relay.stop(); asyncio.run(relay.run());"
-        "print(gc.get_freeze_count() > 1000, gc.get_threshold()[2])"
-    )
-    result = run_script(script)
+    show = "import gc; print(gc.get_freeze_count() > 1000, gc.get_threshold()[2])"
+    result = run_script(RUN_AND_STOP + show)
     assert result.stdout == "True 1000\n"
 
 

@@ -8,7 +8,7 @@ import pytest
 from relayd import session
 from relayd.config import Config
 from relayd.protocol import StreamIdInUse, StreamNotFound, TooManyStreams, TooManyViewers
-from relayd.relay import text_frame
+from relayd.relay.frames import text_frame
 from relayd.session import Registry
 
 

@@ -9,11 +9,11 @@ from typing import Any, NoReturn
 import click
 
 from .. import __version__, protocol
-from . import client, source
+from . import client, pattern, source
 from .bench import bench as bench_server
+from .cutting import MediaError
 from .link import STAMP_SIZE
 from .load import Load
-from .media import MediaError
 from .pace import Schedule
 from .publish import publish as publish_stream
 from .source import STDIN
@@ -90,7 +90,7 @@ def relayctl(ctx: click.Context) -> None:
       relayctl watch demo
 
     Ctrl-C ends either. On a terminal both show frames and bits per second; in a pipe they say
-    nothing but errors.
+    nothing but what goes wrong.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
@@ -130,6 +130,9 @@ def publish(
     one message, byte for byte. The stream's id is printed on standard output once the relay has
     registered it, before the input is read; viewers may join from then on.
 
+    A connection that is lost is taken up again, for up to a minute. A file waits meanwhile; of a
+    pipe, what comes meanwhile is dropped.
+
     \b
     Examples:
       relayctl publish --test-pattern
@@ -141,16 +144,17 @@ def publish(
     if (file is None) != test_pattern:
         raise click.UsageError("Name one: a FILE, - for standard input, or --test-pattern.")
     if file is None:
-        frames, needs_pace = source.pattern_frames(), True
+        frames, video_format, needs_pace = source.pattern_frames(), pattern.FORMAT, True
     else:
         if file == STDIN and sys.stdin.isatty():
             raise click.UsageError("Standard input is a terminal: pipe the video into relayctl.")
         video = source.find(file)
         if loop and not video.is_file:
             raise click.UsageError("--loop needs a file: a pipe can't be read again.")
-        frames, needs_pace = video.frames(repeat=loop), video.is_file
+        frames, video_format = video.frames(repeat=loop), video.format
+        needs_pace = video.is_file
     schedule = Schedule(fps or DEFAULT_FPS) if fps or needs_pace else None
-    _run(publish_stream(server, stream_id, frames, schedule))
+    _run(publish_stream(server, stream_id, video_format, frames, schedule))
 
 
 @relayctl.command(short_help="Receive a stream; count its frames or write them out.")
@@ -162,7 +166,9 @@ def publish(
 def watch(stream_id: str, server: str, output: str | None) -> None:
     """Receive the stream ID until it ends.
 
-    The frames are counted, and with -o written out as they come, byte for byte.
+    The frames are counted, and with -o written out as they come, byte for byte. A terminal also
+    shows the lag, by which what arrives is late, and how many frames the relay has skipped so
+    that it stays small.
 
     \b
     Examples:

@@ -10,6 +10,7 @@ import re
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -42,15 +43,45 @@ _ADVICE = {
     protocol.TooManyViewers.message: "raise the server's MAX_VIEWERS_PER_STREAM",
 }
 
+_NO_RELAYD = "the server did not answer as relayd does; is it one?"
+
 _CLOSE_REASONS = {
     CloseCode.NORMAL: "ended",
     CloseCode.MESSAGE_TOO_BIG: "a frame is larger than its MAX_FRAME_SIZE",
     CloseCode.SERVICE_RESTART: "restarting",
+    CloseCode.CONFLICT: "another publisher has taken it over",
 }
+
+_FIRST_PRIVATE_CODE = 4000
+_FINAL_CODES = frozenset(
+    {
+        CloseCode.NORMAL,
+        CloseCode.INVALID_DATA,
+        CloseCode.POLICY_VIOLATION,
+        CloseCode.MESSAGE_TOO_BIG,
+    }
+)
+"""Close codes that are meant for this client: it would get the same again, as those of relayd."""
 
 
 class ClientError(Exception):
     """A command can't go on. The message is one line that says why and what to do."""
+
+
+class ConnectionLost(ClientError):
+    """There is no connection, but there may be one later: no network, a restart, a full server."""
+
+
+class Refused(ClientError):
+    """The server has refused what it was asked for.
+
+    Attributes:
+        answer: What it said.
+    """
+
+    def __init__(self, message: str, answer: str) -> None:
+        super().__init__(message)
+        self.answer = answer
 
 
 def server_url(text: str) -> str:
@@ -83,14 +114,18 @@ async def opened(server: str, path: str) -> AsyncIterator[ClientConnection]:
     """Open a WebSocket to a path of a server; close it with 1000 at the end.
 
     Raises:
-        ClientError: If it can't be opened, or closes before the context ends.
+        ConnectionLost: If it can't be opened, or is lost before the context ends.
+        ClientError: If the server closes it for good.
     """
     connection = await _open(server, path)
     close_timeout = None  # That of websockets; but it begins only when all has been sent.
     try:
         yield connection
     except ConnectionClosed as exc:
-        raise _closed(server, exc) from None
+        raise closed(server, exc) from None
+    except ConnectionLost:
+        close_timeout = 0.0  # Who does not answer takes no leave either.
+        raise
     except asyncio.CancelledError:
         close_timeout = INTERRUPTED_CLOSE_TIMEOUT
         raise
@@ -103,24 +138,48 @@ async def opened(server: str, path: str) -> AsyncIterator[ClientConnection]:
             connection.transport.abort()
 
 
-async def ask(connection: ClientConnection, request: str, answer: str) -> str:
-    """Send the first message; return the stream id in the answer, which must be of this type.
+async def ask(connection: ClientConnection, request: str, answer: str) -> dict[str, Any]:
+    """Send the first message; return the answer, of this type and with a stream id.
 
     Raises:
-        ClientError: If the server refuses or answers something else.
+        Refused: If the server refuses.
+        ConnectionLost: If it does not answer in time, or has not got the message in time.
+        ClientError: If it answers something else.
         ConnectionClosed: If the server closes instead.
     """
     await connection.send(request)
     try:
         async with asyncio.timeout(OPEN_TIMEOUT):
             reply = protocol.parse(await connection.recv())
-        if reply["type"] == "error":
-            raise ClientError(_refused(str(reply.get("message"))))
-        if reply["type"] != answer:
-            raise protocol.InvalidMessage
-        return protocol.check_stream_id(reply.get("stream_id"))
-    except (protocol.Refusal, TimeoutError):
-        raise ClientError("the server did not answer as relayd does; is it one?") from None
+        if reply["type"] != "error":
+            protocol.check_stream_id(reply.get("stream_id"))
+    except TimeoutError:
+        raise ConnectionLost(_NO_RELAYD) from None
+    except protocol.Refusal:
+        raise ClientError(_NO_RELAYD) from None
+    if reply["type"] == "error":
+        raise _refusal(str(reply.get("message")))
+    if reply["type"] != answer:
+        raise ClientError(_NO_RELAYD)
+    return reply
+
+
+def closed(server: str, exc: ConnectionClosed) -> ClientError:
+    """Return the error that the end of a connection is: a ConnectionLost, if not for good."""
+    if exc.rcvd is None:
+        cause = f": {exc.sent.reason}" if exc.sent and exc.sent.reason else ""
+        return ConnectionLost(f"the connection to {_shown(server)} was lost{cause}")
+    code, reason = exc.rcvd.code, _server_reason(exc.rcvd)
+    is_final = code in _FINAL_CODES or code >= _FIRST_PRIVATE_CODE
+    text = f"{reason} ({code})" if reason else f"code {code}"
+    return (ClientError if is_final else ConnectionLost)(f"the server closed the stream: {text}")
+
+
+def close_reason(exc: ConnectionClosed) -> str:
+    """Return why a connection ended, in a word or two."""
+    if exc.rcvd is None:
+        return exc.sent.reason if exc.sent and exc.sent.reason else "cut off"
+    return _server_reason(exc.rcvd) or f"code {exc.rcvd.code}"
 
 
 async def _open(server: str, path: str) -> ClientConnection:
@@ -141,7 +200,7 @@ async def _open(server: str, path: str) -> ClientConnection:
         reason = f"no WebSocket server answers there ({_one_line(str(exc))})"
     except OSError as exc:
         reason = _network_error(exc)
-    raise ClientError(f"cannot connect to {_shown(server)}: {reason}")
+    raise ConnectionLost(f"cannot connect to {_shown(server)}: {reason}")
 
 
 def _is_local(server: str) -> bool:
@@ -184,22 +243,17 @@ def _network_error(exc: OSError) -> str:
     return f"{_one_line(reason).lower()}; check the address (--server)"
 
 
-def _refused(message: str) -> str:
-    advice = _ADVICE.get(message)
-    return f"{message}; {advice}" if advice else f"the server refused: {_one_line(message)}"
+def _refusal(answer: str) -> ClientError:
+    advice = _ADVICE.get(answer)
+    text = f"{answer}; {advice}" if advice else f"the server refused: {_one_line(answer)}"
+    # That is no answer to the request, which took too long to get there.
+    is_late = answer == protocol.TimedOut.message
+    return ConnectionLost(text) if is_late else Refused(text, answer)
 
 
-def _closed(server: str, exc: ConnectionClosed) -> ClientError:
-    if exc.rcvd is None:
-        cause = f": {exc.sent.reason}" if exc.sent and exc.sent.reason else ""
-        return ClientError(f"the connection to {_shown(server)} was lost{cause}")
-    return ClientError(f"the server closed the stream: {_close_reason(exc.rcvd)}")
-
-
-def _close_reason(close: Close) -> str:
+def _server_reason(close: Close) -> str:
     known = {int(code): reason for code, reason in _CLOSE_REASONS.items()}.get(close.code)
-    reason = known or _one_line(close.reason)
-    return f"{reason} ({close.code})" if reason else f"code {close.code}"
+    return known or _one_line(close.reason)
 
 
 def _one_line(text: str) -> str:

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import TextIO
+from typing import Protocol, TextIO
 
 WINDOW = 1.0
 """Seconds over which the live line takes its rates."""
@@ -61,20 +61,31 @@ def _frames(count: int) -> str:
     return "1 frame" if count == 1 else f"{count} frames"
 
 
+class Readout(Protocol):
+    """What a live line shows, such as a meter."""
+
+    def line(self) -> str:
+        """Return how things are now."""
+
+    def summary(self) -> str:
+        """Return how they were from the start to now."""
+
+
 class LiveLine:
-    """Shows a meter on a terminal while its context lasts, then one line that sums up.
+    """Shows a readout on a terminal while its context lasts, then one line that sums up.
 
     Shows nothing where the output is no terminal.
     """
 
-    def __init__(self, meter: Meter, output: TextIO | None = None) -> None:
-        self._meter = meter
+    def __init__(self, readout: Readout, output: TextIO | None = None) -> None:
+        self._readout = readout
         self._output = output or sys.stderr
         self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> "LiveLine":
         if self._output.isatty():
             self._task = asyncio.create_task(self._refresh())
+        return self
 
     async def __aexit__(
         self,
@@ -84,12 +95,18 @@ class LiveLine:
     ) -> None:
         if self._task is not None:
             self._task.cancel()
+            self.say(self._readout.summary())
+
+    def say(self, text: str) -> None:
+        """Write a line that stays, terminal or not."""
+        if self._task is not None:
             self._show("")
-            self._write(f"\r{self._meter.summary()}\n")
+            text = f"\r{text}"
+        self._write(f"{text}\n")
 
     async def _refresh(self) -> None:
         while True:
-            self._show(self._meter.line())
+            self._show(self._readout.line())
             await asyncio.sleep(REFRESH_INTERVAL)
 
     def _show(self, text: str) -> None:

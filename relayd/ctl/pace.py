@@ -28,3 +28,8 @@ class Schedule:
             self._frames = 0
         self._frames += 1
         return max(0.0, due - now)
+
+    def restart(self) -> None:
+        """Begin anew: the next frame is due at once, and none is late."""
+        self._start = None
+        self._frames = 0

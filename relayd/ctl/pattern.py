@@ -7,6 +7,9 @@ from collections.abc import Iterator
 
 WIDTH, HEIGHT = 640, 360
 
+FORMAT = {"codec": "png", "width": WIDTH, "height": HEIGHT}
+"""What a stream of the pattern is registered as."""
+
 _BARS = (0xC0C0C0, 0xC0C000, 0x00C0C0, 0x00C000, 0xC000C0, 0xC00000, 0x0000C0)
 """The 75 % colour bars of SMPTE ECR 1-1978, as RGB."""
 

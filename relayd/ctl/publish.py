@@ -5,34 +5,39 @@ import shlex
 import sys
 from collections.abc import AsyncIterator
 
-from websockets.asyncio.client import ClientConnection
-
-from .. import protocol
 from . import client
+from .cutting import CONFIG, Frame, VideoFormat
 from .meter import LiveLine, Meter
 from .pace import Schedule
 from .tasks import until_first
+from .uplink import Uplink
 
 
 async def publish(
-    server: str, stream_id: str | None, frames: AsyncIterator[bytes], schedule: Schedule | None
+    server: str,
+    stream_id: str | None,
+    video_format: VideoFormat,
+    frames: AsyncIterator[Frame],
+    schedule: Schedule | None,
 ) -> None:
     """Register a stream, with an id or a generated one, and send frames until there are no more.
 
     The stream exists before the first frame is asked for, so that viewers may join a source that
     has nothing to show yet. Without a schedule frames go out as they come.
 
+    A connection that is lost is taken up again; with a schedule the frames wait meanwhile, without
+    one they come and are lost, because live means now.
+
     Raises:
-        ClientError: If the server can't be reached, refuses or goes away.
+        ClientError: If the server can't be reached, refuses or stays away.
     """
-    async with client.opened(server, "/ws/stream") as connection:
-        stream_id = await client.ask(connection, protocol.register(stream_id), "registered")
-        _announce(server, stream_id)
+    async with Uplink(server, stream_id, video_format) as uplink:
+        _announce(server, uplink.stream_id)
         meter = Meter()
-        async with LiveLine(meter):
+        async with LiveLine(_Readout(meter, uplink)) as live:
             await until_first(
-                _send(connection, frames, schedule, meter),
-                _ignore_replies(connection),
+                _send(uplink, frames, schedule, meter),
+                uplink.keep(lambda text: live.say(f"relayctl: {text}")),
             )
 
 
@@ -46,6 +51,25 @@ def watch_command(server: str, stream_id: str) -> str:
     return shlex.join([*words, stream_id])
 
 
+class _Readout:
+    """A meter of what is sent, and what is known of the other end."""
+
+    def __init__(self, meter: Meter, uplink: Uplink) -> None:
+        self._meter = meter
+        self._uplink = uplink
+
+    def line(self) -> str:
+        rates, viewers = self._meter.line(), self._uplink.viewers
+        if not self._uplink.is_open:
+            return f"{rates}   reconnecting"
+        if viewers is None:
+            return rates
+        return f"{rates}   {viewers} viewer{'' if viewers == 1 else 's'}"
+
+    def summary(self) -> str:
+        return self._meter.summary()
+
+
 def _announce(server: str, stream_id: str) -> None:
     """Print the id, alone for a script to read, on a terminal with what to do with it."""
     if sys.stdout.isatty():
@@ -55,23 +79,15 @@ def _announce(server: str, stream_id: str) -> None:
 
 
 async def _send(
-    connection: ClientConnection,
-    frames: AsyncIterator[bytes],
-    schedule: Schedule | None,
-    meter: Meter,
+    uplink: Uplink, frames: AsyncIterator[Frame], schedule: Schedule | None, meter: Meter
 ) -> None:
     async for frame in frames:
+        is_picture = frame.mark != CONFIG
         if schedule is not None:
-            await asyncio.sleep(schedule.next_delay())
-        await connection.send(frame)
-        meter.count(len(frame))
-
-
-async def _ignore_replies(connection: ClientConnection) -> None:
-    """Read what the server says, so that its close is noticed while no frame is sent.
-
-    Raises:
-        ConnectionClosed: In the end, whoever closed.
-    """
-    while True:
-        await connection.recv()
+            if not uplink.is_open:
+                await uplink.wait_open()
+                schedule.restart()
+            if is_picture and uplink.admits(frame):
+                await asyncio.sleep(schedule.next_delay())
+        if await uplink.send(frame) and is_picture:
+            meter.count(len(frame.data))

@@ -5,12 +5,13 @@ import errno
 import os
 import stat
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
 from . import media, pattern
 from .client import ClientError
+from .cutting import KEYFRAME, Frame, VideoFormat
 from .tasks import in_thread
 
 STDIN = "-"
@@ -24,17 +25,27 @@ is no next one: the last picture would wait for ever. Far longer than the gaps w
 which an encoder writes in one go; short enough that nobody waits for it.
 """
 
+_HEAD_SIZE = 1024 * 1024
+"""Bytes of a file that are looked at before it is read, for what the video is."""
+
 _READ_SIZE = 256 * 1024
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file or a pipe with video, looked at and found good, but not read yet."""
+    """A file or a pipe with video, looked at and found good, but not read yet.
+
+    Attributes:
+        path: Where it is, a hyphen for standard input.
+        is_file: Rather than a pipe: it has an end, may be read again and needs a pace.
+        format: What is known of the video: of a pipe, nothing.
+    """
 
     path: str
-    is_file: bool  # Rather than a pipe: it has an end, may be read again and needs a pace.
+    is_file: bool
+    format: VideoFormat = field(default_factory=dict)
 
-    async def frames(self, *, repeat: bool = False) -> AsyncIterator[bytes]:
+    async def frames(self, *, repeat: bool = False) -> AsyncIterator[Frame]:
         """Yield the frames; where they repeat, again and again.
 
         The file is never closed: the program ends with it, and until then a thread may read from
@@ -56,7 +67,7 @@ class Source:
         except OSError as exc:
             _fail(self.path, exc)
 
-    async def _cut(self, descriptor: int) -> AsyncIterator[bytes]:
+    async def _cut(self, descriptor: int) -> AsyncIterator[Frame]:
         cutter = media.SniffingCutter(self.path)
         quiet_time = None if self.is_file else QUIET_TIME
         async for chunk in _chunks(descriptor, quiet_time):
@@ -69,8 +80,8 @@ class Source:
 def find(path: str) -> Source:
     """Look at a file or a pipe, or at standard input where the path is ``-``.
 
-    A pipe is not read. Of a file the first bytes are, so that an unusable one is known before a
-    stream is registered.
+    A pipe is not read. Of a file the beginning is, so that an unusable one, and the format of a
+    good one, is known before a stream is registered.
 
     Raises:
         ClientError: If it can't be read.
@@ -79,8 +90,9 @@ def find(path: str) -> Source:
     try:
         status = os.fstat(_STDIN_DESCRIPTOR) if path == STDIN else Path(path).stat()
         if stat.S_ISREG(status.st_mode):
-            media.sniff(_head(path), path)
-            return Source(path, is_file=True)
+            head = _head(path)
+            media.sniff(head, path)
+            return Source(path, is_file=True, format=media.describe(head))
         if stat.S_ISDIR(status.st_mode):
             raise _os_error(errno.EISDIR)
         if path != STDIN and not os.access(path, os.R_OK):
@@ -90,10 +102,10 @@ def find(path: str) -> Source:
     return Source(path, is_file=False)
 
 
-async def pattern_frames() -> AsyncIterator[bytes]:
+async def pattern_frames() -> AsyncIterator[Frame]:
     """Yield the test pattern without end."""
     for image in pattern.images():
-        yield image
+        yield Frame(image, KEYFRAME)
 
 
 def _fail(path: str, exc: OSError) -> NoReturn:
@@ -115,7 +127,7 @@ def _head(path: str) -> bytes:
     descriptor = _open(path)
     start = os.lseek(descriptor, 0, os.SEEK_CUR)
     try:
-        return os.read(descriptor, media.SNIFF_SIZE)
+        return os.read(descriptor, _HEAD_SIZE)
     finally:
         if path == STDIN:
             os.lseek(descriptor, start, os.SEEK_SET)

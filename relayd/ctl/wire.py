@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass
 
 from .. import protocol
+from ..protocol import Register, Subscribe
 
 OPEN_TIMEOUT = 10.0
 """Seconds that the server has for each step of opening a connection."""
@@ -71,12 +72,12 @@ class Target:
 
     def open_streamer(self, stream_id: str) -> socket.socket:
         """Open a streamer's connection; see `open_link`."""
-        first = protocol.register(stream_id) if self.signalling else None
+        first = protocol.register(Register(stream_id)) if self.signalling else None
         return open_link(self.host, self.port, self.publish.format(stream=stream_id), first)
 
     def open_viewer(self, stream_id: str) -> socket.socket:
         """Open a viewer's connection; see `open_link`."""
-        first = protocol.subscribe(stream_id) if self.signalling else None
+        first = protocol.subscribe(Subscribe(stream_id)) if self.signalling else None
         return open_link(self.host, self.port, self.view.format(stream=stream_id), first)
 
 

@@ -2,7 +2,7 @@
 
 from ..config import Config
 from ..connection import Connection
-from ..protocol import parse_subscribe, subscribed
+from ..protocol import parse_subscribe
 from ..session import Registry
 from .opening import client_log, first_message
 
@@ -15,10 +15,9 @@ async def view(connection: Connection, path_id: str, registry: Registry, config:
         ConnectionClosed: If it leaves before it asked to.
     """
     message = await first_message(connection, config.register_timeout)
-    stream = registry.find(parse_subscribe(message, path_id))
-    viewer = stream.add_viewer(connection, connection.peer)
-    connection.attach(viewer)
-    connection.send_text(subscribed(stream.id))
+    request = parse_subscribe(message, path_id)
+    stream = registry.find(request.stream_id)
+    viewer = stream.add_viewer(connection, connection.peer, request)
     log = client_log("viewer", connection, stream.id)
     log.info("subscribed")
     began = connection.loop.time()
@@ -34,9 +33,10 @@ async def view(connection: Connection, path_id: str, registry: Registry, config:
     finally:
         stream.remove_viewer(viewer)
         log.info(
-            "%s after %.1f s: %d frames dropped, %d messages ignored",
+            "%s after %.1f s: %d frames, %d dropped, %d messages ignored",
             connection.ending,
             connection.loop.time() - began,
+            viewer.delivered,
             viewer.dropped,
             ignored,
         )

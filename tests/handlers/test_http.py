@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
+from fakes import FakeClock
 from harness import PATIENCE, RelayProcess
 from websockets.datastructures import Headers
 from websockets.http11 import Request
@@ -56,7 +57,7 @@ def test_resolve(target: str, expected: Target | None) -> None:
 def test_websocket_goes_on() -> None:
     """A WebSocket handshake is left to the library, unless the relay is draining or full."""
     request = Request("/ws/stream", Headers(UPGRADE))
-    registry = Registry(Config())
+    registry = Registry(Config(), FakeClock())
     assert answer(request, registry, draining=False, full=False) is None
     for draining, full in ((True, False), (False, True)):
         response = answer(request, registry, draining=draining, full=full)

@@ -1,6 +1,6 @@
 """The obvious relay: a dozen lines of `websockets`, with `broadcast()`, on uvloop.
 
-Usage: python naive.py PORT (on 127.0.0.1).
+Usage: python naive.py PORT [HOST] (on 127.0.0.1 by default); prints the port that it listens on.
 """
 
 import json
@@ -31,11 +31,13 @@ async def handle(connection: ServerConnection) -> None:
         viewers[stream_id].discard(connection)
 
 
-async def main() -> None:
+async def main(port: int, host: str = "127.0.0.1") -> None:
     """Serve until the process is killed."""
-    port = int(sys.argv[1])
-    async with serve(handle, "127.0.0.1", port, compression=None, max_size=None) as server:
+    # A viewer that is far behind answers a ping as late as it shows a frame.
+    settings = {"compression": None, "max_size": None, "ping_timeout": None}
+    async with serve(handle, host, port, **settings) as server:
+        print(server.sockets[0].getsockname()[1], flush=True)
         await server.serve_forever()
 
 
-uvloop.run(main())
+uvloop.run(main(int(sys.argv[1]), *sys.argv[2:]))
