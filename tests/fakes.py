@@ -1,4 +1,4 @@
-"""What the pure rooms are tested with: a clock that is set by hand, connections without a socket."""
+"""What the pure rooms are tested with: a clock set by hand, connections without a socket."""
 
 import heapq
 from collections.abc import Callable

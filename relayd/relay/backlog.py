@@ -81,8 +81,9 @@ class Backlog:
         """Return the bytes of the oldest frame that waits, 0 where none does."""
         return len(self._first()[0]) if self._count else 0
 
-    def replay(self, frames: Iterable[Marked], now: float) -> None:
+    def replay(self, frames: Iterable[Marked], now: float, *, has_keyframes: bool) -> None:
         """Let what shows a picture at once wait, as if it had just come."""
+        self._has_keyframes = has_keyframes
         for frame, marks in frames:
             self._append(frame, marks, now)
 

@@ -144,6 +144,7 @@ class FanOut:
             if self._awaits_keyframe and not marks:
                 self._withheld += 1
                 return
+            self.group.add(frame, marks)
         # Before a viewer that is held joins those that flow, and so would get the frame twice.
         writes = self._writes
         if writes is None:
@@ -187,10 +188,10 @@ class FanOut:
         self.request_keyframe = _nobody
 
     def _take_marks(self, frame: bytes) -> int:
+        """Return what a frame is that has just come."""
         marks, self._marks = self._marks, 0
         if len(frame) > CONFIG_LIMIT:
             marks &= ~CONFIG
-        self.group.add(frame, marks)
         if marks & KEYFRAME:
             self._awaits_keyframe = False
         return marks
@@ -283,7 +284,8 @@ class Viewer:
             self._backlog.await_keyframe(group.config)
         else:
             self._joined -= len(frames)
-            self._backlog.replay(frames, self._fan_out.clock())
+            now = self._fan_out.clock()
+            self._backlog.replay(frames, now, has_keyframes=group.has_keyframes)
         if self._fan_out.needs_keyframe:
             self._fan_out.request_keyframe()
         if self._state is _State.HELD:
