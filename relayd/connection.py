@@ -207,7 +207,8 @@ class Connection(ServerConnection):
         """Send what the library has to send; after a close frame, nothing of ours may follow."""
         if self.paused and self._viewer is not None and self.protocol.state is OPEN:
             # A pong comes after the frames that wait, and so tells how late they are.
-            self._viewer.send(b"".join(self.protocol.data_to_send()))
+            if data := b"".join(self.protocol.data_to_send()):
+                self._viewer.send(data)
             return
         super().send_data()
         if self.protocol.close_expected():

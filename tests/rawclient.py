@@ -97,12 +97,12 @@ class RawClient:
     def receive(self) -> Message:
         """Wait for the next message; answer the pings that come before it."""
         while True:
-            head = self._take(2)
+            head = self.read(2)
             opcode, length = head[0] & 0x0F, head[1]
             assert head[0] & 0xF0 == 0x80, "the relay sends whole messages without RSV bits"
             if length >= 126:
-                length = int.from_bytes(self._take(2 if length == 126 else 8))
-            payload = self._take(length)
+                length = int.from_bytes(self.read(2 if length == 126 else 8))
+            payload = self.read(length)
             if opcode == PING:
                 self.socket.sendall(frame(PONG, payload))
             elif opcode == TEXT:
@@ -130,15 +130,17 @@ class RawClient:
         return messages[:-1]
 
     def finish(self) -> None:
-        """Read until the relay has closed the TCP connection."""
+        """Read until the relay has closed the TCP connection, and close it too."""
         while data := self.socket.recv(2**16):
             self.received += data
+        self.socket.close()
 
     def reset(self) -> None:
         """Be gone without a goodbye: RST instead of FIN."""
         hostile.reset(self.socket)
 
-    def _take(self, size: int) -> bytes:
+    def read(self, size: int) -> bytes:
+        """Wait for so many bytes."""
         while len(self.received) - self._position < size:
             data = self.socket.recv(2**16)
             assert data, "the connection ended without a close frame"

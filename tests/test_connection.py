@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 from fakes import FakeStreamer
 from harness import RelayProcess, address, close_code
-from hostile import BINARY, CLOSE, SUBSCRIBE, TEXT, frame, upgrade_request
+from hostile import BINARY, CLOSE, PING, SUBSCRIBE, TEXT, frame, upgrade_request
+from rawclient import SMALL, RawClient
 
 from relayd.config import Config
 from relayd.connection import format_address
@@ -55,6 +56,24 @@ def test_keepalive(start_relay: Callable[..., RelayProcess]) -> None:
                 relay.log.wait_for(f"viewer x {who}: closed: 1011 .*keepalive ping timeout after ")
         streamer.send(b"frame")
         assert viewer.recv() == b"frame"
+
+
+def test_pong_in_order(start_relay: Callable[..., RelayProcess]) -> None:
+    """A pong comes after the frames that wait, so that a ping tells how late they are."""
+    relay = start_relay("--max-lag", "1min", "--viewer-buffer", "64MiB")
+    frames = [n.to_bytes(4) * 12_500 for n in range(100)]
+    with (
+        relay.stream("x") as (streamer, _),
+        relay.view("x") as fast,
+        RawClient.viewer(relay, "x", SMALL) as slow,
+    ):
+        for video in frames:
+            streamer.send(video)
+            assert fast.recv() == video
+        slow.socket.sendall(frame(PING, b"late?"))
+        relay.health()  # the relay has read the ping when it answers this
+        assert [slow.receive() for _ in frames] == frames
+        assert slow.read(7) == b"\x8a\x05late?"
 
 
 REGISTER = '{"type": "register"}'
