@@ -325,6 +325,9 @@ class Connection(ServerConnection):
             self._reader.feed(data)
         else:
             self._open_gate(data)
+        if self.pending_pings:
+            # Who sends is alive, and its pong may wait behind seconds of frames.
+            self.acknowledge_pings(next(reversed(self.pending_pings)))
         rest = self._throttle.take(len(data)) if self._throttle is not None else 0.0
         # uvloop would go on reading; whatever that makes, the others have their turn first.
         if (rest or len(data) >= FULL_READ) and self._reading_timer is None:

@@ -36,9 +36,7 @@ def send_all(relay: RelayProcess, streamer: RawClient, messages: list[Message | 
     with RawClient.viewer(relay, "marked") as viewer:
         for message in messages:
             streamer.send(message)
-        # Frames of its own would replace what the streamer's marks say, and its text is ignored.
-        last = next(message for message in reversed(messages) if isinstance(message, bytes))
-        viewer.receive_until(last)
+        viewer.receive_until([message for message in messages if isinstance(message, bytes)][-1])
 
 
 def joiner_gets(relay: RelayProcess, streamer: RawClient, more: list[Message]) -> list[Message]:

@@ -111,6 +111,7 @@ def test_plain_viewer(relay: RelayProcess) -> None:
         }
 
 
+@pytest.mark.parametrize("relay", ["uvloop"], indirect=True)
 def test_plain_streamer(relay: RelayProcess) -> None:
     """A plain streamer gets the answer to `register` and to its close frame, and nothing else.
 

@@ -34,7 +34,7 @@ def impatient() -> Iterator[RelayProcess]:
         yield relay
 
 
-def start(relay: RelayProcess, stream_id: str = "x", **fields: Any) -> RawClient:
+def start(relay: RelayProcess, stream_id: str | None = "x", **fields: Any) -> RawClient:
     """Register a stream that can be resumed, or resume it."""
     return RawClient.streamer(relay, stream_id, **{"features": ["resume"], **fields})
 

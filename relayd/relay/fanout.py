@@ -124,9 +124,12 @@ class FanOut:
 
     @property
     def needs_keyframe(self) -> bool:
-        """Whether some viewer can show no picture until the next keyframe."""
-        if self._awaits_keyframe and (self._flowing or self._held):
-            return True
+        """Whether some viewer can show no picture until the next keyframe.
+
+        Where keyframes are not marked, nobody knows whether one has come.
+        """
+        if self._awaits_keyframe or not self.group.has_keyframes:
+            return self.frames > 0 and bool(self._flowing or self._held)
         return any(viewer.needs_keyframe for viewer in self._held)
 
     def mark(self, kind: str) -> None:
@@ -326,9 +329,9 @@ class Viewer:
         was_skipping = backlog.skipping
         has_keyframes = self._fan_out.group.has_keyframes
         backlog.add(frame, marks, now, has_keyframes=has_keyframes, delay=self._delay)
-        self._log_dropped()
         if backlog.skipping and not was_skipping:
             self._fan_out.request_keyframe()
+        self._note_dropped()
         if self._state is _State.HELD:
             self._send_waiting()
 
@@ -349,7 +352,7 @@ class Viewer:
             self._write(message)
             if self._state is not _State.HELD:
                 break
-        self._log_dropped()
+        self._note_dropped()
         if self._state is _State.HELD and not self._backlog.skipping and self._end_code is None:
             self._state = _State.FLOWING
             self._fan_out.flow(self, self._sink.write)
@@ -362,10 +365,12 @@ class Viewer:
     def _note_lag(self, now: float) -> None:
         self._max_lag = max(self._max_lag, self._backlog.lag(now) + self._delay)
 
-    def _log_dropped(self) -> None:
+    def _note_dropped(self) -> None:
         if dropped := self.dropped - self._logged:
             self._logged += dropped
             self._fan_out.drop_log.add(self.peer, dropped)
+            if not self._fan_out.group.has_keyframes:
+                self._fan_out.request_keyframe()
 
     def _finish(self) -> None:
         if self._end_code is not None and self._state in (_State.FLOWING, _State.HELD):

@@ -213,16 +213,28 @@ def test_await_keyframe() -> None:
     assert (viewer.received, viewer.delivered) == (6, 6)
 
 
-def test_await_keyframe_of_unmarked_stream() -> None:
-    """Where no keyframes are marked, a resume holds nothing up."""
-    requests = Requests()
-    fan_out = make_fan_out(requests=requests)
-    sink, _ = make_viewer(fan_out)
+def test_unmarked_stream() -> None:
+    """Where no keyframes are marked, nothing waits for one, but where one may help it is asked for.
+
+    That is when a viewer joins, after a resume, and when frames were lost.
+    """
+    clock, requests = FakeClock(), Requests()
+    fan_out = make_fan_out(clock, requests=requests)
+    sink, viewer = make_viewer(fan_out)
+    assert not fan_out.needs_keyframe, "the first frame is yet to come"
     push(fan_out, "a")
+    assert (fan_out.needs_keyframe, requests.count) == (True, 0)
+    make_viewer(fan_out)
+    assert requests.count == 1
     fan_out.await_keyframe()
+    assert requests.count == 2
     push(fan_out, "b")
     assert taken(sink) == "a b"
-    assert requests.count == 0
+    viewer.pause()
+    push(fan_out, "d")
+    clock.now = 2
+    push(fan_out, "e")
+    assert requests.count == 3
 
 
 def test_toll() -> None:
