@@ -1,4 +1,4 @@
-"""The two ends of a live stream: a streamer that keeps time, a viewer that takes down what comes."""
+"""The two ends of a live stream: a streamer that keeps time, a viewer that takes notes."""
 
 import json
 import struct
@@ -54,7 +54,7 @@ class Watcher:
     asked: float
 
     def __init__(
-        self, client: ClientConnection, keep: int | None = None, **request: object
+        self, client: ClientConnection, *, keep: int | None = None, **request: Any
     ) -> None:
         self.frames: list[tuple[float, bytes]] = []
         self.texts: list[tuple[int, dict[str, Any]]] = []

@@ -230,7 +230,9 @@ class Network:
 
     def relay(self, **env: str) -> HostRelay:
         """Start a relayd with these settings on the server; it ends with the network."""
-        return self._stack.enter_context(HostRelay(self.server, env))
+        relay = HostRelay(self.server, env)
+        self._stack.enter_context(relay)
+        return relay
 
     def naive(self) -> NaiveRelay:
         """Start the obvious relay on the server; it ends with the network."""

@@ -3,8 +3,9 @@
 The figures that are measured are printed: `pytest -rP` shows them.
 """
 
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -12,8 +13,10 @@ from itertools import product
 
 import pytest
 from harness import receive, send
+from hostile import SUBSCRIBE, TEXT, frame, read_handshake, upgrade_request
 from live import Stamp, Watcher, keep_time, stamped
-from network import Host, Link, Network, Server, congestion_controls, hurry, network
+from network import Host, HostRelay, Link, Network, Server, congestion_controls, hurry, network
+from websockets.sync.client import ClientConnection
 
 FPS = 30
 FRAME = 8_000_000 // 8 // FPS
@@ -47,17 +50,20 @@ class Broadcast:
         stack: Closes the connections.
         phone: Where the streamers are.
         servers: The servers, by name.
+
+    Attributes:
+        streamers: Their connections, in the order of the servers.
     """
 
-    def __init__(self, stack: ExitStack, phone: Host, servers: dict[str, Server]) -> None:
+    def __init__(self, stack: ExitStack, phone: Host, servers: Mapping[str, Server]) -> None:
         self._stack = stack
+        self.streamers: list[ClientConnection] = []
         self._servers = servers
-        self._streamers = []
         for server in servers.values():
             streamer = stack.enter_context(phone.connect(server, "/ws/stream"))
             send(streamer, type="register", stream_id="live")
             assert receive(streamer)["type"] == "registered"
-            self._streamers.append(streamer)
+            self.streamers.append(streamer)
 
     def watch(self, name: str, host: Host) -> Watcher:
         """Let a viewer join the stream on a server."""
@@ -68,7 +74,7 @@ class Broadcast:
         """Send frames on all streams for so long; return when that ended."""
 
         def tick(number: int) -> None:
-            for streamer in self._streamers:
+            for streamer in self.streamers:
                 streamer.send(stamped(number, FRAME))
 
         with ThreadPoolExecutor(1, initializer=hurry) as streamer:
@@ -106,7 +112,7 @@ def test_a_minute_at_half_the_rate(net: Network) -> None:
     It gets as many frames as from a relay that holds all of them back for it, and whose picture is
     further and further behind. A viewer on a fast link gets everything, at once.
     """
-    servers = {
+    servers: dict[str, Server] = {
         "defaults": net.relay(),
         "MAX_LAG=200ms": net.relay(MAX_LAG="200ms"),
         "naive": net.naive(),
@@ -147,7 +153,6 @@ def test_every_kind_of_link(net: Network) -> None:
         broadcast = Broadcast(stack, phone, servers)
         fast = [broadcast.watch(name, near) for name in servers]
         slow = {(name, link): broadcast.watch(name, far[name, link]) for name, link in far}
-        began = time.monotonic()
         ended = broadcast.run(seconds)
         seen = {key: watcher.stamps(before=ended) for key, watcher in slow.items()}
         for (name, link), stamps in seen.items():
@@ -160,3 +165,67 @@ def test_every_kind_of_link(net: Network) -> None:
             if link.latency == DEEP:
                 stamps = [stamp for stamp in stamps if stamp.number > START * FPS]
             assert p99(stamps) < (1.2 if name == "defaults" else 0.5), f"{name}, {link}"
+
+
+def subscribe(host: Host, relay: HostRelay, **options: int) -> socket.socket:
+    """Open a viewer's connection of which nothing is read that is not asked for."""
+    client = host.dial(relay, **options)
+    client.sendall(upgrade_request("/ws/view/live"))
+    read_handshake(client)
+    client.sendall(frame(TEXT, SUBSCRIBE))
+    assert b"subscribed" in client.recv(1000)
+    return client
+
+
+def test_stalled_viewers(net: Network) -> None:
+    """Whose network takes nothing is disconnected, be it that it reads nothing, or that it is cut.
+
+    One on a fast link loses nothing by it. One that nothing is sent to is not stalled.
+    """
+    relay = net.relay(STALL_TIMEOUT="1s")
+    phone, near, far = net.add(), net.add(), net.add()
+    with ExitStack() as stack:
+        quiet = stack.enter_context(phone.connect(relay, "/ws/stream"))
+        send(quiet, type="register", stream_id="quiet")
+        receive(quiet)
+        idle = Watcher(stack.enter_context(near.connect(relay, "/ws/view/quiet")))
+        broadcast = Broadcast(stack, phone, {"relay": relay})
+        healthy = broadcast.watch("relay", near)
+        stubborn = stack.enter_context(subscribe(near, relay))
+        lost = stack.enter_context(subscribe(far, relay))
+        net.cut(far)
+        broadcast.run(4)
+        for client in (stubborn, lost):
+            host, port = client.getsockname()
+            (ended,) = relay.log.wait_for(rf"viewer live {host}:{port}: stalled after ([\d.]+) s")
+            print(ended[0])
+            assert 1 <= float(ended[1]) < 3
+        check_fast(healthy, 4 * FPS)
+        quiet.send(b"frame")
+        idle.wait_for_frames(1)
+
+
+def test_slow_viewers_are_not_stalled(net: Network) -> None:
+    """Who takes many times STALL_TIMEOUT for one frame, but takes some of it, stays connected."""
+    relay = net.relay(STALL_TIMEOUT="500ms")
+    phone, near, far = net.add(), net.add(), net.add(Link("8mbit"))
+    size = 4 * 2**20
+    with ExitStack() as stack:
+        broadcast = Broadcast(stack, phone, {"relay": relay})
+        far_away = broadcast.watch("relay", far)
+        dawdler = stack.enter_context(subscribe(near, relay, SO_RCVBUF=2**16))
+        began = time.monotonic()
+        broadcast.streamers[0].send(stamped(0, size))
+        left = size
+        while left > 0:
+            received = dawdler.recv(min(left, 2**14))
+            assert received, relay.log.lines
+            left -= len(received)
+            time.sleep(0.015)
+        took = time.monotonic() - began
+        far_away.wait_for_frames(1)
+        broadcast.streamers[0].send(stamped(1, FRAME))
+        far_away.wait_for_frames(2)
+        print(f"the link took {far_away.stamps()[0].lag:.1f} s, the reader {took:.1f} s")
+        assert min(far_away.stamps()[0].lag, took) > 4 * 0.5
+        assert relay.log.matching("stalled") == []

@@ -12,6 +12,9 @@ from harness import PATIENCE, RelayProcess, require_tool
 FRAMES = 300
 """Ten seconds of video."""
 
+SPS = b"\0\0\1\x67"
+"""What a parameter set begins with, of which x264 writes one before each IDR picture."""
+
 ENCODERS = {
     # Two slices a picture: an access unit is more than one NAL unit.
     "h264": "-c:v libx264 -preset ultrafast -pix_fmt yuv420p -x264-params slices=2",
@@ -65,7 +68,9 @@ def test_publish_to_watch(video_format: str, relay: RelayProcess, tmp_path: Path
         publish.stdin.close()
         assert publish.wait(PATIENCE) == 0
         assert [viewer.wait(PATIENCE) for viewer in viewers] == [0, 0]
-    relay.log.wait_for(f"streamer {video_format} .*: {FRAMES} frames, ")
+    configs = source.read_bytes().count(SPS) if video_format == "h264" else 0
+    # To the relay a config is a frame like any other.
+    relay.log.wait_for(f"streamer {video_format} .*: {FRAMES + configs} frames, ")
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     probe = f"ffprobe -v error -f {video_format} -count_frames -of csv=p=0"
     for output in outputs:

@@ -15,6 +15,7 @@ from . import client, usage
 from .client import ClientError
 from .generator import Generator
 from .load import Load, Result
+from .meter import counted
 from .wire import Closed, HttpRefusal, LinkError, Refused, Target
 
 _DEFAULT_PORT = 80
@@ -80,7 +81,7 @@ def report(load: Load, result: Result) -> dict[str, Any]:
 def lines(load: Load, result: Result) -> list[str]:
     """Return a result for people."""
     text = [
-        f"load           {_counted(load.streams, 'stream')} of {_counted(load.viewers, 'viewer')},"
+        f"load           {counted(load.streams, 'stream')} of {counted(load.viewers, 'viewer')},"
         f" {_size(load.size)} at {load.fps:g} fps, {result.duration:.1f} s",
         f"delivered      {percent(result.share)}, {result.deliveries} of {result.expected} frames",
         f"rate           {result.rate:.0f} deliveries/s, {result.megabytes:.1f} MB/s",
@@ -107,10 +108,6 @@ def lines(load: Load, result: Result) -> list[str]:
 def percent(share: float) -> str:
     """Write a share, never rounded up to 100 %."""
     return "100 %" if share == 1 else f"{int(share * 1000) / 10:.1f} %"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"1 {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _size(size: int | None) -> str:

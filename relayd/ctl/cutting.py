@@ -78,8 +78,9 @@ class BufferedCutter(abc.ABC):
     def release(self) -> list[Frame]:
         return []
 
+    @abc.abstractmethod
     def flush(self) -> list[Frame]:
-        return self._take(len(self._buffer))
+        """See `Cutter`."""
 
     @abc.abstractmethod
     def _cut(self) -> Iterator[Frame]:

@@ -60,7 +60,7 @@ class JpegCutter(BufferedCutter):
 
 
 def describe(data: bytes) -> VideoFormat:
-    """Return the codec of data that begins with an image, and its size where the header is there."""
+    """Return the codec of data that begins with an image, and its size if the header is there."""
     place = len(b"\xff\xd8")
     while marker := _ANY_MARKER.search(data, place):
         code, place = data[marker.end() - 1], marker.end()

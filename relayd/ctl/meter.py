@@ -39,12 +39,12 @@ class Meter:
         self._forget()
         fps = len(self._recent) / WINDOW
         kbits = sum(size for _, size in self._recent) * 8 / 1000 / WINDOW
-        return f"{fps:.0f} fps   {kbits:.0f} kbit/s   {_frames(self._frames)}"
+        return f"{fps:.0f} fps   {kbits:.0f} kbit/s   {counted(self._frames, 'frame')}"
 
     def summary(self) -> str:
         """Return the frames so far and the rates from the start to now."""
         seconds = self._clock() - self._start
-        text = f"{_frames(self._frames)} in {seconds:.1f} s"
+        text = f"{counted(self._frames, 'frame')} in {seconds:.1f} s"
         if not self._frames or seconds <= 0:
             return text
         fps = self._frames / seconds
@@ -57,8 +57,9 @@ class Meter:
             self._recent.popleft()
 
 
-def _frames(count: int) -> str:
-    return "1 frame" if count == 1 else f"{count} frames"
+def counted(count: int, noun: str) -> str:
+    """Return a number of things in words; the noun takes an s."""
+    return f"1 {noun}" if count == 1 else f"{count} {noun}s"
 
 
 class Readout(Protocol):

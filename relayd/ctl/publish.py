@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from . import client
 from .cutting import CONFIG, Frame, VideoFormat
-from .meter import LiveLine, Meter
+from .meter import LiveLine, Meter, counted
 from .pace import Schedule
 from .tasks import until_first
 from .uplink import Uplink
@@ -64,7 +64,7 @@ class _Readout:
             return f"{rates}   reconnecting"
         if viewers is None:
             return rates
-        return f"{rates}   {viewers} viewer{'' if viewers == 1 else 's'}"
+        return f"{rates}   {counted(viewers, 'viewer')}"
 
     def summary(self) -> str:
         return self._meter.summary()

@@ -14,7 +14,7 @@ from ..protocol import Subscribe
 from . import client
 from .client import ClientError
 from .lag import Lag, measured
-from .meter import LiveLine, Meter
+from .meter import LiveLine, Meter, counted
 from .tasks import in_thread
 
 STDOUT = "-"
@@ -96,8 +96,8 @@ class Reception:
         """Return how it has arrived."""
         parts = [
             self.meter.summary(),
-            f"{self._lost} lost in {_counted(self._gaps, 'gap')}" if self._gaps else "",
-            _counted(self._pauses, "pause") if self._pauses else "",
+            f"{self._lost} lost in {counted(self._gaps, 'gap')}" if self._gaps else "",
+            counted(self._pauses, "pause") if self._pauses else "",
             f"largest lag {_duration(self.lag.largest)}" if self.lag.largest is not None else "",
         ]
         return "; ".join(filter(None, parts))
@@ -105,10 +105,6 @@ class Reception:
 
 def _duration(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"1 {noun}" if count == 1 else f"{count} {noun}s"
 
 
 async def _frames(connection: ClientConnection, reception: Reception) -> AsyncIterator[bytes]:

@@ -13,11 +13,14 @@ from pathlib import Path
 import pytest
 from harness import require_tool
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosedError
+from websockets.frames import Close
 from websockets.http11 import Request, Response
 
 from relayd import protocol
 from relayd.ctl import client
-from relayd.ctl.client import ClientError, server_url
+from relayd.ctl.client import ClientError, ConnectionLost, Refused, server_url
+from relayd.protocol import Register
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Handler = Callable[[ServerConnection], Awaitable[None]]
@@ -64,31 +67,38 @@ def test_server_url_refuses(text: str, reason: str) -> None:
         server_url(text)
 
 
-def talk(url: str) -> str:
+def fail(url: str) -> ClientError:
     """Register a stream, then wait until the server closes; return the error."""
 
     async def main() -> None:
         async with client.opened(url, "/ws/stream") as connection:
-            await client.ask(connection, protocol.register(None), "registered")
+            await client.ask(connection, protocol.register(Register()), "registered")
             await connection.recv()
 
     with pytest.raises(ClientError) as caught:
         asyncio.run(main())
-    text = str(caught.value)
-    assert text.isprintable()
-    return text
+    assert str(caught.value).isprintable()
+    return caught.value
 
 
-def talk_to(
-    server: Callable[[], contextlib.AbstractAsyncContextManager[str]],
-) -> str:
+def talk(url: str) -> str:
+    """Return the text of the error that a client gets."""
+    return str(fail(url))
+
+
+def fail_at(server: Callable[[], contextlib.AbstractAsyncContextManager[str]]) -> ClientError:
     """Run a server; return the error that a client of it gets."""
 
-    async def main() -> str:
+    async def main() -> ClientError:
         async with server() as url:
-            return await asyncio.to_thread(talk, url)
+            return await asyncio.to_thread(fail, url)
 
     return asyncio.run(main())
+
+
+def talk_to(server: Callable[[], contextlib.AbstractAsyncContextManager[str]]) -> str:
+    """Run a server; return the text of the error that a client of it gets."""
+    return str(fail_at(server))
 
 
 def tcp_server(
@@ -189,7 +199,9 @@ def test_http_answers(status: int, retry_after: str | None, reason: str) -> None
             response.headers["Retry-After"] = retry_after
         return response
 
-    text = talk_to(websocket_server(never, refuse))
+    error = fail_at(websocket_server(never, refuse))
+    assert isinstance(error, ConnectionLost)
+    text = str(error)
     assert text.startswith("cannot connect to ws://127.0.0.1:")
     assert text.endswith(f": {reason}")
 
@@ -243,7 +255,9 @@ def test_no_first_message(monkeypatch: pytest.MonkeyPatch) -> None:
         await connection.wait_closed()
 
     monkeypatch.setattr(client, "OPEN_TIMEOUT", 0.5)
-    assert talk_to(websocket_server(silent)).startswith("the server did not answer as relayd does")
+    error = fail_at(websocket_server(silent))
+    assert str(error).startswith("the server did not answer as relayd does")
+    assert isinstance(error, ConnectionLost)
 
 
 @pytest.mark.parametrize(
@@ -258,8 +272,9 @@ def test_no_first_message(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_no_relayd(reply: str | bytes) -> None:
     """A WebSocket server that answers anything else is one line."""
-    text = talk_to(websocket_server(replying(reply)))
-    assert text == "the server did not answer as relayd does; is it one?"
+    error = fail_at(websocket_server(replying(reply)))
+    assert str(error) == "the server did not answer as relayd does; is it one?"
+    assert not isinstance(error, ConnectionLost)
 
 
 @pytest.mark.parametrize(
@@ -270,30 +285,78 @@ def test_no_relayd(reply: str | bytes) -> None:
             "stream id already in use; choose another --id, or none to be given one",
         ),
         ("stream not found", "stream not found; check the id, or start the stream first"),
-        ("timed out", "the server refused: timed out"),
         ("\x1b]0;title\x07" + "x" * 999, "the server refused: ]0;title " + "x" * 190),
     ],
 )
 def test_refusals(message: str, text: str) -> None:
     """A refusal is one line, with what to do where that is known, and safe for a terminal."""
     reply = json.dumps({"type": "error", "message": message})
-    assert talk_to(websocket_server(replying(reply, code=4409))) == text
+    error = fail_at(websocket_server(replying(reply, code=4409)))
+    assert str(error) == text
+    assert isinstance(error, Refused)
+    assert error.answer == message
+
+
+def test_a_first_message_that_is_late() -> None:
+    """That a message did not arrive in time is no refusal of what it asks for."""
+    reply = protocol.error(protocol.TimedOut())
+    error = fail_at(websocket_server(replying(reply, code=4408)))
+    assert isinstance(error, ConnectionLost)
+    assert str(error) == "the server refused: timed out"
+
+
+def test_the_answer() -> None:
+    """The answer is returned with all that is in it."""
+    reply = protocol.registered("abc", ["resume"], "token")
+
+    async def main() -> None:
+        async with (
+            websocket_server(replying(reply))() as url,
+            client.opened(url, "/ws/stream") as connection,
+        ):
+            answer = await client.ask(connection, protocol.register(Register()), "registered")
+            assert answer == json.loads(reply)
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(
-    ("code", "reason", "text"),
+    ("code", "reason", "text", "is_final"),
     [
-        (1012, "", "restarting (1012)"),
-        (1009, "", "a frame is larger than its MAX_FRAME_SIZE (1009)"),
-        (1000, "", "ended (1000)"),
-        (4403, "kicked", "kicked (4403)"),
-        (4403, "", "code 4403"),
+        (1012, "", "restarting (1012)", False),
+        (1011, "internal error", "internal error (1011)", False),
+        (1001, "", "code 1001", False),
+        (1009, "", "a frame is larger than its MAX_FRAME_SIZE (1009)", True),
+        (1008, "", "code 1008", True),
+        (1007, "", "code 1007", True),
+        (1000, "", "ended (1000)", True),
+        (4409, "replaced", "another publisher has taken it over (4409)", True),
+        (4403, "kicked", "kicked (4403)", True),
+        (4403, "", "code 4403", True),
     ],
 )
-def test_the_server_closes(code: int, reason: str, text: str) -> None:
-    """A close frame is one line with its reason and its code."""
+def test_the_server_closes(code: int, reason: str, text: str, is_final: bool) -> None:
+    """A close frame is one line with its reason and its code, and may be meant for good."""
     handler = replying(protocol.registered("abc"), code=code, reason=reason)
-    assert talk_to(websocket_server(handler)) == f"the server closed the stream: {text}"
+    error = fail_at(websocket_server(handler))
+    assert str(error) == f"the server closed the stream: {text}"
+    assert isinstance(error, ConnectionLost) is not is_final
+
+
+@pytest.mark.parametrize(
+    ("received", "sent", "reason"),
+    [
+        (Close(1012, ""), None, "restarting"),
+        (Close(1011, "internal\nerror"), None, "internal error"),
+        (Close(1001, ""), None, "code 1001"),
+        (None, Close(1011, "keepalive ping timeout"), "keepalive ping timeout"),
+        (None, Close(1000, ""), "cut off"),
+        (None, None, "cut off"),
+    ],
+)
+def test_the_reason_of_a_close(received: Close | None, sent: Close | None, reason: str) -> None:
+    """Why a connection ended is told in a word or two."""
+    assert client.close_reason(ConnectionClosedError(received, sent)) == reason
 
 
 def test_the_connection_is_lost() -> None:
@@ -303,9 +366,10 @@ def test_the_connection_is_lost() -> None:
         await connection.recv()
         connection.transport.abort()
 
-    text = talk_to(websocket_server(vanish))
-    assert text.startswith("the connection to ws://127.0.0.1:")
-    assert text.endswith(" was lost")
+    error = fail_at(websocket_server(vanish))
+    assert str(error).startswith("the connection to ws://127.0.0.1:")
+    assert str(error).endswith(" was lost")
+    assert isinstance(error, ConnectionLost)
 
 
 def test_the_reason_of_a_loss_is_told() -> None:
@@ -345,6 +409,32 @@ def test_an_interrupted_client_does_not_wait_for_ever(monkeypatch: pytest.Monkey
             done, _ = await asyncio.wait({task}, timeout=5)
             assert done == {task}
             assert task.cancelled()
+
+    asyncio.run(main())
+
+
+def test_who_does_not_answer_is_left_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that has not answered is not waited for when the connection is closed."""
+    frozen: list[ServerConnection] = []
+
+    async def freeze(connection: ServerConnection) -> None:
+        connection.transport.pause_reading()
+        frozen.append(connection)
+        await connection.wait_closed()
+
+    async def main() -> None:
+        monkeypatch.setattr(client, "OPEN_TIMEOUT", 0.5)
+        async with websocket_server(freeze)() as url:
+            # The library alone would wait for ten seconds.
+            async with asyncio.timeout(5):
+                with pytest.raises(ConnectionLost):
+                    await converse(url)
+            assert frozen
+            frozen[0].transport.abort()
+
+    async def converse(url: str) -> None:
+        async with client.opened(url, "/ws/stream") as connection:
+            await client.ask(connection, protocol.register(Register()), "registered")
 
     asyncio.run(main())
 

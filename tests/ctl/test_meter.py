@@ -8,7 +8,7 @@ import struct
 import termios
 from collections.abc import Callable
 
-from relayd.ctl.meter import LiveLine, Meter
+from relayd.ctl.meter import LiveLine, Meter, counted
 
 
 class Clock:
@@ -117,6 +117,30 @@ def test_a_terminal_shows_the_line_and_then_the_summary() -> None:
 def test_a_pipe_shows_nothing() -> None:
     """Where the output is no terminal, nothing is written."""
     assert asyncio.run(show(io.StringIO)) == ""
+
+
+def test_a_line_that_stays() -> None:
+    """A line that is said stays: above the live line, or alone in a pipe."""
+
+    async def say(output: io.StringIO) -> str:
+        meter = Meter()
+        async with LiveLine(meter, output) as live:
+            live.say("resumed")
+            if isinstance(output, Terminal):
+                output.written.clear()
+                await output.written.wait()
+        return output.getvalue()
+
+    assert asyncio.run(say(io.StringIO())) == "resumed\n"
+    blank, said, live, *_ = asyncio.run(say(Terminal())).removeprefix("\r").split("\r")
+    assert blank.isspace()
+    assert said == "resumed\n"
+    assert live.startswith("0 fps ")
+
+
+def test_counted() -> None:
+    """One thing is not many."""
+    assert [counted(number, "gap") for number in range(3)] == ["0 gaps", "1 gap", "2 gaps"]
 
 
 def test_a_terminal_that_goes_away_is_no_error() -> None:

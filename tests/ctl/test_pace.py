@@ -49,3 +49,12 @@ def test_a_stream_that_is_very_late_starts_anew(clock: Clock) -> None:
     schedule.next_delay()
     clock.now += 60
     assert [schedule.next_delay() for _ in range(3)] == [0, 0.25, 0.5]
+
+
+def test_a_stream_that_has_waited_starts_anew(clock: Clock) -> None:
+    """After a restart the next frame is due at once, and nothing is caught up."""
+    schedule = Schedule(4, clock)
+    schedule.next_delay()
+    clock.now += 0.9
+    schedule.restart()
+    assert [schedule.next_delay() for _ in range(3)] == [0, 0.25, 0.5]

@@ -83,3 +83,4 @@ def test_a_decoder_reads_it() -> None:
         [*command, *entries], input=video, capture_output=True, check=True, timeout=PATIENCE
     )
     assert (done.stdout.strip(), done.stderr) == (b"640,360,5", b"")
+    assert pattern.FORMAT == {"codec": "png", "width": 640, "height": 360}

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import re
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,15 +12,16 @@ import pytest
 
 from relayd.ctl import pattern, source
 from relayd.ctl.client import ClientError
-from relayd.ctl.media import MediaError
+from relayd.ctl.cutting import KEYFRAME, Frame, MediaError
 
-IMAGE = b"\xff\xd8\xff\xda\0\2pixels\xff\xd9"
-PICTURE = b"\0\0\0\1\x65\x88the slice of a picture"
+IMAGE_DATA = b"\xff\xd8\xff\xda\0\2pixels\xff\xd9"
+PICTURE_DATA = b"\0\0\0\1\x65\x88the slice of a picture"
+IMAGE, PICTURE = Frame(IMAGE_DATA, KEYFRAME), Frame(PICTURE_DATA, KEYFRAME)
 
 
-async def take(frames: AsyncIterator[bytes], count: int) -> list[bytes]:
+async def take(frames: AsyncIterator[Frame], count: int) -> list[Frame]:
     """Return the first frames, all of them if there are fewer."""
-    taken: list[bytes] = []
+    taken: list[Frame] = []
     async for frame in frames:
         taken.append(frame)
         if len(taken) == count:
@@ -39,7 +41,7 @@ def fifo(tmp_path: Path) -> Path:
 def clip(tmp_path: Path) -> Path:
     """A file of three images."""
     path = tmp_path / "clip.mjpeg"
-    path.write_bytes(IMAGE * 3)
+    path.write_bytes(IMAGE_DATA * 3)
     return path
 
 
@@ -53,30 +55,46 @@ def test_a_file(clip: Path) -> None:
 def test_a_file_again_and_again(tmp_path: Path) -> None:
     """A file that repeats starts again after its last frame, which stays whole."""
     path = tmp_path / "clip.h264"
-    path.write_bytes(PICTURE + PICTURE + b"end")
+    path.write_bytes(PICTURE_DATA * 2 + b"end")
     frames = source.find(str(path)).frames(repeat=True)
-    assert asyncio.run(take(frames, 5)) == [PICTURE, PICTURE + b"end"] * 2 + [PICTURE]
+    last = Frame(PICTURE_DATA + b"end", KEYFRAME)
+    assert asyncio.run(take(frames, 5)) == [PICTURE, last, PICTURE, last, PICTURE]
 
 
 def test_standard_input_may_be_a_file(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file on standard input is read, and read again, from where it stands."""
     with clip.open("rb") as file:
-        file.seek(len(IMAGE))
+        file.seek(len(IMAGE_DATA))
         monkeypatch.setattr(source, "_STDIN_DESCRIPTOR", file.fileno())
         video = source.find("-")
         assert video.is_file
         assert asyncio.run(take(video.frames(), 9)) == [IMAGE] * 2
-        file.seek(len(IMAGE))
+        file.seek(len(IMAGE_DATA))
         assert asyncio.run(take(video.frames(repeat=True), 5)) == [IMAGE] * 5
+
+
+def test_the_format_of_a_file(h264_clip: Path, mjpeg_clip: Path, tmp_path: Path) -> None:
+    """What a file says of its video is known before it is read, also where it comes late in it."""
+    picture = {"width": 320, "height": 240}
+    assert source.find(str(mjpeg_clip)).format == {"codec": "jpeg", **picture}
+    found = source.find(str(h264_clip)).format
+    assert re.fullmatch(r"avc1\.42C0[0-9A-F]{2}", found["codec"])
+    assert found.items() >= picture.items()
+    late = tmp_path / "late.h264"
+    late.write_bytes(PICTURE_DATA * 20_000 + h264_clip.read_bytes())
+    assert source.find(str(late)).format == found
+    late.write_bytes(PICTURE_DATA)
+    assert source.find(str(late)).format == {}
 
 
 def test_a_pipe_is_not_touched_before_it_is_read(fifo: Path) -> None:
     """A pipe without a writer is found good, and its frames come when there is one."""
     video = source.find(str(fifo))
     assert not video.is_file
-    writer = threading.Thread(target=fifo.write_bytes, args=(IMAGE * 2,))
+    assert video.format == {}
+    writer = threading.Thread(target=fifo.write_bytes, args=(IMAGE_DATA * 2,))
 
-    async def main() -> list[bytes]:
+    async def main() -> list[Frame]:
         frames = asyncio.create_task(take(video.frames(), 9))
         writer.start()
         return await frames
@@ -92,9 +110,9 @@ def test_a_quiet_pipe_gives_its_picture(fifo: Path) -> None:
         frames = source.find(str(fifo)).frames()
         first = asyncio.ensure_future(anext(frames))
         with await asyncio.to_thread(fifo.open, "wb", 0) as pipe:
-            pipe.write(PICTURE)
+            pipe.write(PICTURE_DATA)
             assert await first == PICTURE
-            pipe.write(PICTURE * 2)
+            pipe.write(PICTURE_DATA * 2)
             assert await anext(frames) == PICTURE
         assert await anext(frames) == PICTURE
 
@@ -151,5 +169,5 @@ def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_test_pattern() -> None:
     """The test pattern is a source without an end."""
-    expected = list(itertools.islice(pattern.images(), 3))
+    expected = [Frame(image, KEYFRAME) for image in itertools.islice(pattern.images(), 3)]
     assert asyncio.run(take(source.pattern_frames(), 3)) == expected

@@ -1,18 +1,21 @@
 """Tests of relayctl watch, against a real relay."""
 
 import asyncio
+import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import PATIENCE, RelayProcess
+from harness import PATIENCE, RelayProcess, receive, send
 from websockets.asyncio.server import ServerConnection, serve
 
 from relayd import protocol
-from relayd.ctl.watch import watch
+from relayd.ctl.watch import Reception, watch
+from relayd.protocol import Subscribe
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -147,22 +150,124 @@ def test_the_server_restarts(start_relay: Callable[..., RelayProcess], relayctl:
 
 
 @pytest.mark.parametrize("ending", [protocol.stream_ended("x"), None])
-def test_text_from_a_newer_server(tmp_path: Path, ending: str | None) -> None:
+def test_text_of_other_servers(tmp_path: Path, ending: str | None) -> None:
     """Text that is not understood is ignored; a close with 1000 alone ends the stream as well."""
+    requests: list[str | bytes] = []
 
-    async def newer(connection: ServerConnection) -> None:
-        assert await connection.recv() == protocol.subscribe("x")
+    async def other(connection: ServerConnection) -> None:
+        requests.append(await connection.recv())
         await connection.send(protocol.subscribed("x"))
-        for message in ('{"type": "gap", "frames": 14}', b"fra", "not JSON", b"me"):
+        messages = ['{"type": "gap", "frames": "?"}', b"fra", "not JSON", '{"type": "new"}', b"me"]
+        for message in messages:
             await connection.send(message)
         if ending is not None:
             await connection.send(ending)
             await connection.wait_closed()
 
     async def main() -> None:
-        async with serve(newer, "127.0.0.1", 0) as server:
+        async with serve(other, "127.0.0.1", 0) as server:
             port = next(iter(server.sockets)).getsockname()[1]
             await watch(f"ws://127.0.0.1:{port}", "x", str(tmp_path / "out"))
 
     asyncio.run(main())
+    assert requests == [protocol.subscribe(Subscribe("x", ("gaps", "status")))]
     assert (tmp_path / "out").read_bytes() == b"frame"
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def heed(reception: Reception, *messages: str) -> None:
+    """Let a reception heed what a server says."""
+    for message in messages:
+        reception.heed(json.loads(message))
+
+
+def test_what_is_lost_is_shown() -> None:
+    """Gaps are shown as the frames lost in them, and summed up."""
+    reception = Reception(Clock())
+    assert reception.line() == "0 fps   0 kbit/s   0 frames"
+    assert reception.summary() == "0 frames in 0.0 s"
+    heed(reception, protocol.gap(14))
+    assert reception.line() == "0 fps   0 kbit/s   0 frames   14 lost"
+    assert reception.summary() == "0 frames in 0.0 s; 14 lost in 1 gap"
+    heed(reception, protocol.gap(1), '{"type": "gap"}', '{"type": "gap", "frames": "1"}')
+    assert reception.line() == "0 fps   0 kbit/s   0 frames   15 lost"
+    assert reception.summary() == "0 frames in 0.0 s; 15 lost in 2 gaps"
+
+
+def test_a_pause_is_shown() -> None:
+    """A stream is shown as paused until it is back; the pauses are summed up."""
+    reception = Reception(Clock())
+    for number, text in enumerate(("1 pause", "2 pauses"), 1):
+        heed(reception, protocol.stream_paused())
+        assert reception.line() == "0 fps   0 kbit/s   0 frames   paused"
+        heed(reception, protocol.stream_resumed({"codec": "jpeg"} if number == 1 else None))
+        assert reception.line() == "0 fps   0 kbit/s   0 frames"
+        assert reception.summary() == f"0 frames in 0.0 s; {text}"
+
+
+def test_the_lag_is_shown() -> None:
+    """The newest lag is shown, the largest summed up, each with a fitting unit."""
+    clock = Clock()
+    reception = Reception(clock)
+    for seconds in (1.25, 0.042):
+        reception.lag.sent()
+        clock.now += seconds
+        reception.lag.answered()
+    assert reception.line().endswith(" frames   lag 42 ms")
+    assert reception.summary().endswith(" s; largest lag 1.2 s")
+    heed(reception, protocol.stream_paused(), protocol.gap(2))
+    assert reception.line().endswith(" frames   2 lost   lag 42 ms   paused")
+    assert reception.summary().endswith(" s; 2 lost in 1 gap; 1 pause; largest lag 1.2 s")
+
+
+def test_the_line_of_a_stream_with_gaps(
+    relayctl: Start, terminal: tuple[int, Callable[[str], str]]
+) -> None:
+    """On a terminal the line has what a server says of gaps and pauses, and the lag."""
+    program, wait_for = terminal
+    connections: asyncio.Queue[ServerConnection] = asyncio.Queue()
+
+    async def handle(connection: ServerConnection) -> None:
+        await connection.recv()
+        await connection.send(protocol.subscribed("x", ["gaps", "status"]))
+        for message in (protocol.gap(14), b"frame", protocol.stream_paused()):
+            await connection.send(message)
+        connections.put_nowait(connection)
+        await connection.wait_closed()
+
+    async def main() -> None:
+        async with serve(handle, "127.0.0.1", 0) as server:
+            url = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+            process = relayctl("watch", "x", "--server", url, stderr=program)
+            text = await asyncio.to_thread(wait_for, " ms   paused ")
+            assert re.search(r"1 frame   14 lost   lag \d+ ms   paused ", text)
+            await (await connections.get()).send(protocol.stream_ended("x"))
+            text = await asyncio.to_thread(wait_for, " ms\r\n")
+            assert re.search(r" MB; 14 lost in 1 gap; 1 pause; largest lag \d+ ms\r\n", text)
+            assert await asyncio.to_thread(process.wait, PATIENCE) == 0
+
+    asyncio.run(main())
+
+
+def test_a_paused_stream(relay: RelayProcess, relayctl: Start) -> None:
+    """In a pipe nothing is said of a stream that pauses, is resumed and ends."""
+    register = {"type": "register", "stream_id": "paused", "features": ["resume"]}
+    with relay.connect("/ws/stream") as streamer:
+        send(streamer, **register)
+        token = receive(streamer)["resume_token"]
+        process = relayctl("watch", "paused", "-o", "-", "--server", relay.url)
+        wait_for_viewer(relay, "paused")
+        streamer.send(b"before, ")
+        with relay.connect("/ws/stream") as another:
+            send(another, **register, resume_token=token)
+            assert receive(another)["resumed"] is True
+            another.send(b"after")
+    assert wait(process) == (0, b"before, after", "")

@@ -5,6 +5,7 @@ Usage: python naive.py PORT [HOST] (on 127.0.0.1 by default); prints the port th
 
 import json
 import sys
+from typing import Any
 
 import uvloop
 from websockets.asyncio.server import ServerConnection, broadcast, serve
@@ -34,7 +35,7 @@ async def handle(connection: ServerConnection) -> None:
 async def main(port: int, host: str = "127.0.0.1") -> None:
     """Serve until the process is killed."""
     # A viewer that is far behind answers a ping as late as it shows a frame.
-    settings = {"compression": None, "max_size": None, "ping_timeout": None}
+    settings: dict[str, Any] = {"compression": None, "max_size": None, "ping_timeout": None}
     async with serve(handle, host, port, **settings) as server:
         print(server.sockets[0].getsockname()[1], flush=True)
         await server.serve_forever()
