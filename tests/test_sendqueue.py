@@ -6,6 +6,7 @@ That the bound keeps real networks from being late is tested in test_freshness.p
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -48,7 +49,7 @@ def test_progress(sockets: tuple[socket.socket, socket.socket]) -> None:
     before = queue.acknowledged()
     assert before > 0
     server.setblocking(False)
-    with pytest.raises(BlockingIOError):
+    with suppress(BlockingIOError):
         while True:
             server.send(bytes(100_000))
     assert queue.acknowledged() > before

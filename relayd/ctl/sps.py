@@ -7,7 +7,7 @@ _PROFILES_WITH_CHROMA = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135
 
 _MACROBLOCK = 16  # Pixels, both ways.
 _SUBSAMPLING = {0: (1, 1), 1: (2, 2), 2: (2, 1), 3: (1, 1)}
-"""SubWidthC and SubHeightC by ChromaArrayType (table 6-1); 1 for monochrome (7.4.2.1.1)."""
+"""SubWidthC and SubHeightC by chroma_format_idc (table 6-1); 1 for monochrome (7.4.2.1.1)."""
 
 _MAX_LEADING_ZEROS = 32
 """Of an Exp-Golomb code: ue(v) is at most 2^32 - 2 (section 7.2)."""
@@ -95,11 +95,12 @@ def _size(payload: bytes) -> tuple[int, int]:
 
 
 def _chroma(bits: _Bits) -> int:
-    """Read what high profiles have more of; return ChromaArrayType."""
+    """Read what high profiles have more of; return chroma_format_idc."""
     chroma_format = bits.unsigned()
     if chroma_format not in _SUBSAMPLING:
         raise ValueError("there is no such chroma format")
-    has_separate_planes = chroma_format == 3 and bits.flag()
+    if chroma_format == 3:
+        bits.flag()  # separate_colour_plane_flag: the crop units are 1 either way.
     bits.unsigned()  # bit_depth_luma_minus8
     bits.unsigned()  # bit_depth_chroma_minus8
     bits.flag()  # qpprime_y_zero_transform_bypass_flag
@@ -107,7 +108,7 @@ def _chroma(bits: _Bits) -> int:
         for index in range(12 if chroma_format == 3 else 8):
             if bits.flag():  # seq_scaling_list_present_flag
                 _skip_scaling_list(bits, 16 if index < 6 else 64)
-    return 0 if has_separate_planes else chroma_format
+    return chroma_format
 
 
 def _skip_scaling_list(bits: _Bits, size: int) -> None:

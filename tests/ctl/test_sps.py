@@ -183,42 +183,34 @@ def test_a_parameter_set_cut_short(made: ParameterSet) -> None:
     assert {"codec": made.codec} in known
 
 
-def parameter_set(*codes: int, profile: int = 66) -> bytes:
-    """Build a parameter set of Exp-Golomb codes."""
+def tiny(parameter_set_id: int = 0, chroma: int = 1, left: int = 0) -> bytes:
+    """Build the parameter set of a picture of one macroblock, cropped on the left."""
     writer = Writer()
-    for byte in (profile, 0, 30):
+    for byte in (100, 0, 30):
         writer.u(8, byte)
-    for code in codes:
+    for code in (parameter_set_id, chroma, 0, 0):  # Then the depths.
         writer.ue(code)
-    return writer.nal_unit()
-
-
-@pytest.mark.parametrize(
-    "nal_unit",
-    [
-        parameter_set(0, 4, profile=100),  # There is no chroma format 4.
-        SPS_HEADER + b"\x42\0\x1e\x80\0\0\0\0\0\0\0\0\0",  # 32 leading zeros and more.
-    ],
-)
-def test_what_cannot_be(nal_unit: bytes) -> None:
-    """Of a parameter set that can't be, the codec alone is told."""
-    assert describe(nal_unit).keys() == {"codec"}
-
-
-def test_nothing_is_shown() -> None:
-    """A picture that is cropped to nothing has no size."""
-    writer = Writer()
-    for byte in (66, 0, 30):
-        writer.u(8, byte)
-    for code in (0, 0, 2, 1):  # Its id, the frame numbers, their order, the references.
+    writer.u(2, 0)
+    for code in (0, 2, 1):  # The frame numbers, their order, the references.
         writer.ue(code)
     writer.u(1, 0)
     writer.ue(0)
     writer.ue(0)
     writer.u(3, 0b111)  # Frames only, direct inference, cropping.
-    for crop in (4, 4, 0, 0):
+    for crop in (left, 0, 0, 0):
         writer.ue(crop)
-    assert describe(writer.nal_unit()) == {"codec": "avc1.42001E"}
+    return writer.nal_unit()
+
+
+def test_what_cannot_be() -> None:
+    """Of a parameter set that can't be, the codec alone is told."""
+    codec = {"codec": "avc1.64001E"}
+    assert describe(tiny()) == codec | {"width": 16, "height": 16}
+    assert describe(tiny(chroma=4)) == codec
+    assert describe(tiny(left=7)) == codec | {"width": 2, "height": 16}
+    assert describe(tiny(left=8)) == codec
+    assert describe(tiny(2**32 - 2)) == codec | {"width": 16, "height": 16}
+    assert describe(tiny(2**33 - 1)) == codec
 
 
 @given(st.binary())
