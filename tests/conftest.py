@@ -1,10 +1,15 @@
-"""Fixtures: relays as real processes."""
+"""Fixtures: relays as real processes; the order of the tests."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
 from harness import RelayProcess
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the test that takes a minute, so that the others run beside it."""
+    items.sort(key=lambda item: item.name != "test_a_minute_at_half_the_rate")
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,6 @@ class FanOut:
         group: What shows a new viewer a picture at once.
         frames: Frames received so far.
         size: Bytes received so far, of payload and header.
-        sent: Frames that were meant for all viewers.
     """
 
     def __init__(
