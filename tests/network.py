@@ -23,8 +23,6 @@ NAIVE = Path(__file__).parent / "bench/peers/naive.py"
 
 CLONE_NEWNET = 0x40000000
 
-NICENESS = -10
-
 libc = ctypes.CDLL(None, use_errno=True)  # os.setns() came with Python 3.12
 
 
@@ -121,7 +119,11 @@ class Host:
         """Open a WebSocket that sends no pings, and on closing doesn't wait for all that comes."""
         options = {"compression": None, "max_size": None, "ping_interval": None} | options
         url = f"ws://{self.server_address}:{server.port}{path}"
-        with connect(url, sock=self.dial(server), close_timeout=0.1, **options) as client:
+        with ExitStack() as stack:
+            with hurried():  # for the thread that reads
+                client = stack.enter_context(
+                    connect(url, sock=self.dial(server), close_timeout=0.1, **options)
+                )
             yield client
 
     def close(self) -> None:
@@ -133,7 +135,7 @@ class HostRelay(RelayProcess):
     """A relayd with these settings on every address of a host."""
 
     def __init__(self, host: Host, env: dict[str, str]) -> None:
-        with host.entered():
+        with host.entered(), hurried():
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "relayd", "--host", "0.0.0.0", "--port", "0"],
                 stderr=subprocess.PIPE,
@@ -144,14 +146,13 @@ class HostRelay(RelayProcess):
         self.log = LineReader(self.process.stderr)
         (listening,) = self.log.wait_for(r"listening on 0\.0\.0\.0:(\d+)")
         self.port = int(listening[1])
-        hurry(self.process.pid)
 
 
 class NaiveRelay:
     """The obvious relay, which lets viewers fall behind for ever, on every address of a host."""
 
     def __init__(self, host: Host) -> None:
-        with host.entered():
+        with host.entered(), hurried():
             self.process = subprocess.Popen(
                 [sys.executable, str(NAIVE), "0", "0.0.0.0"], stdout=subprocess.PIPE, text=True
             )
@@ -159,7 +160,6 @@ class NaiveRelay:
         self._output = LineReader(self.process.stdout)
         (listening,) = self._output.wait_for(r"^(\d+)$")
         self.port = int(listening[1])
-        hurry(self.process.pid)
 
     def stop(self) -> None:
         """End the process."""
@@ -262,13 +262,25 @@ def congestion_controls() -> list[str]:
     return [name for name in ("cubic", "bbr") if name in available]
 
 
-def hurry(pid: int = 0) -> None:
-    """Let a process, or this thread, go first where that is permitted.
+def hurry() -> None:
+    """Let this thread, and what it starts, go first where that is permitted.
 
     What is measured is the network, not what else the machine does.
     """
     with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
+        # Niceness counts only within a session, where the kernel has CONFIG_SCHED_AUTOGROUP.
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+
+
+@contextmanager
+def hurried() -> Iterator[None]:
+    """Let this thread, and the threads and processes that it starts meanwhile, go first."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    hurry()
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
 
 
 def _open_namespace() -> int:

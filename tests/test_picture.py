@@ -17,7 +17,7 @@ from film import FPS, Message, Picture
 from harness import RelayProcess, receive
 from harness import send as signal
 from live import Watcher, keep_time
-from network import Link, hurry, network
+from network import Link, hurried, hurry, network
 
 AT_ONCE = 0.100
 """Seconds within which a viewer has a picture, on loopback."""
@@ -35,14 +35,17 @@ FRAME = struct.Struct(">8sI")
 @pytest.fixture
 def relay() -> Iterator[RelayProcess]:
     """A relay with the default settings that goes first."""
-    with RelayProcess() as relay:
-        hurry(relay.process.pid)
+    with ExitStack() as stack:
+        with hurried():
+            relay = stack.enter_context(RelayProcess())
         yield relay
 
 
 def watch(stack: ExitStack, relay: RelayProcess) -> Watcher:
     """Let a viewer that knows only the base protocol join."""
-    return Watcher(stack.enter_context(relay.connect("/ws/view/film")))
+    with hurried():
+        client = stack.enter_context(relay.connect("/ws/view/film"))
+    return Watcher(client)
 
 
 def received(watcher: Watcher) -> list[bytes]:
