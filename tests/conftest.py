@@ -5,6 +5,12 @@ from contextlib import ExitStack
 
 import pytest
 from harness import RelayProcess
+from hypothesis import settings
+
+
+# How long an example takes says more of the machine than of relayd.
+settings.register_profile("relayd", deadline=None)
+settings.load_profile("relayd")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -297,14 +297,14 @@ SEQUENCES = st.lists(
 ).map(lambda parts: list(itertools.chain.from_iterable(parts)))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(SEQUENCES, st.lists(st.integers(0, 2000), max_size=12))
 def test_equivalence(frames: list[bytes], cuts: list[int]) -> None:
     """Whatever a client sends, and however it is cut, the outcome is the library's."""
     check(frames, cuts)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(SEQUENCES)
 def test_equivalence_byte_by_byte(frames: list[bytes]) -> None:
     """The same, when every byte comes alone."""

@@ -1,6 +1,7 @@
 """Fixtures: relayctl as a real process, media made by ffmpeg."""
 
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -44,6 +45,8 @@ def terminal() -> Iterator[tuple[int, Callable[[str], str]]]:
     def wait_for(expected: str) -> str:
         nonlocal text
         while expected not in text:
+            ready, _, _ = select.select([screen], [], [], PATIENCE)
+            assert ready, f"no {expected!r} in {text!r}"
             text += os.read(screen, 4096).decode()
         return text
 
