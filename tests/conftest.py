@@ -7,7 +7,6 @@ import pytest
 from harness import RelayProcess
 from hypothesis import settings
 
-
 # How long an example takes says more of the machine than of relayd.
 settings.register_profile("relayd", deadline=None)
 settings.load_profile("relayd")
