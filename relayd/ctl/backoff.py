@@ -18,12 +18,15 @@ class Backoff:
         first: Seconds before the first attempt; twice as long before each that follows.
         largest: The most seconds between two attempts.
         patience: Seconds after which it is time to give up.
+        steady: Seconds after which a connection is taken to last, and the next one that is lost
+            to be the first.
         jitter: Gives the part of each wait that is really waited.
     """
 
     first: float = 0.25
     largest: float = 4.0
     patience: float = 60.0
+    steady: float = 10.0
     jitter: Callable[[], float] = _jitter
 
     def delays(self) -> Iterator[float]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
 from typing import NoReturn
@@ -108,13 +108,18 @@ class Uplink:
             ClientError: If the server ends the stream or refuses to go on with it, if it does not
                 let it be resumed, or if it can't be reached for the backoff's patience.
         """
+        clock = asyncio.get_running_loop().time
+        delays = self._backoff.delays()
         while True:
+            began = clock()
             closed = await self._listen()
+            if clock() - began >= self._backoff.steady:
+                delays = self._backoff.delays()
             loss = client.closed(self._server, closed)
             if self._request.resume_token is None or not isinstance(loss, ConnectionLost):
                 raise loss
             say(f"connection lost ({client.close_reason(closed)}), reconnecting")
-            was_resumed = await self._come_back(loss)
+            was_resumed = await self._come_back(loss, delays)
             # What was on its way when the connection broke may be lost.
             self._splice.interrupt()
             self._opened.set()
@@ -137,8 +142,8 @@ class Uplink:
         )
         return reply.get("resumed") is True
 
-    async def _come_back(self, error: ConnectionLost) -> bool:
-        """Connect again; return whether that resumed the stream.
+    async def _come_back(self, error: ConnectionLost, delays: Iterator[float]) -> bool:
+        """Connect again, after each of these delays; return whether that resumed the stream.
 
         Raises:
             ClientError: If the server refuses, or the last reason when patience is at its end.
@@ -146,7 +151,7 @@ class Uplink:
         await self._stack.aclose()
         try:
             async with asyncio.timeout(self._backoff.patience):
-                for delay in self._backoff.delays():
+                for delay in delays:
                     await asyncio.sleep(delay)
                     try:
                         return await self._connect()

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine
+import itertools
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import ClassVar
 
 import pytest
 from ctl.elementary import AUD, BASELINE, IDR, PPS, SLICE
@@ -303,6 +305,33 @@ async def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) ->
         await relay.streamer()
         monkeypatch.undo()
         assert (await notes.wait_for(2))[1] == "resumed"
+
+
+class Attempts(Backoff):
+    """Attempts without a pause, counted since a connection last lasted."""
+
+    counts: ClassVar[list[int]] = []
+
+    def delays(self) -> Iterator[float]:
+        for count in itertools.count(1):
+            self.counts.append(count)
+            yield 0.0
+
+
+@pytest.mark.parametrize(("steady", "counts"), [(PATIENCE, [1, 2, 3]), (0.0, [1, 1, 1])])
+@synchronous
+async def test_a_server_that_lets_nobody_stay(
+    monkeypatch: pytest.MonkeyPatch, steady: float, counts: list[int]
+) -> None:
+    """Attempts come further and further apart unless a connection has lasted for a while."""
+    monkeypatch.setattr(Attempts, "counts", [])
+    async with fake_relay(*[resumable("t")] * 4) as relay:
+        backoff = Attempts(patience=PATIENCE, steady=steady)
+        async with kept(Uplink(relay.url, "x", {}, backoff)):
+            for _ in range(3):
+                (await relay.streamer()).cut_off()
+            await relay.streamer()
+    assert Attempts.counts == counts
 
 
 @synchronous
