@@ -47,8 +47,7 @@ class Group:
                 self._keep(self.config, CONFIG)
         if marks & CONFIG:
             self.config = frame
-        if self._frames is not None:
-            self._keep(frame, marks)
+        self._keep(frame, marks)
 
     def replay(self) -> Sequence[Marked] | None:
         """Return what a new viewer gets before live frames; None: it must wait for a keyframe."""
