@@ -373,7 +373,7 @@ class Connection(ServerConnection):
             self._send_queue.fit()
             self._viewer.pause()
             if self._stall_timer is None:
-                self._look_for_stall(self._taken(), self.loop.time())
+                self._watch_for_stall(self._taken(), self.loop.time())
 
     def resume_writing(self) -> None:
         """Let a viewer's frames flow: the kernel has taken all."""
@@ -386,21 +386,25 @@ class Connection(ServerConnection):
         assert self._send_queue is not None  # noqa: S101  # for mypy
         return self._send_queue.acknowledged() - self.transport.get_write_buffer_size()
 
-    def _look_for_stall(self, taken: int, since: float) -> None:
-        """Give up on a viewer that has taken nothing for too long, and look again later."""
-        self._stall_timer = None
-        if not self.paused or self._viewer is None:
-            return
-        now = self.loop.time()
-        if self._taken() != taken:
-            taken, since = self._taken(), now
-        if now - since >= self._stall_timeout:
-            self._is_stalled = True
-            self.transport.abort()
-            return
+    def _watch_for_stall(self, taken: int, since: float) -> None:
+        """Look in a while whether a viewer has taken anything since this time."""
         self._stall_timer = self.loop.call_later(
             self._stall_timeout / STALL_CHECKS, self._look_for_stall, taken, since
         )
+
+    def _look_for_stall(self, taken: int, since: float) -> None:
+        """Give up on a viewer that has taken nothing for too long; watch any other that waits."""
+        self._stall_timer = None
+        if not self.paused or self._viewer is None:
+            return
+        now, taken_now = self.loop.time(), self._taken()
+        if taken_now != taken:
+            self._watch_for_stall(taken_now, now)
+        elif now - since < self._stall_timeout:
+            self._watch_for_stall(taken, since)
+        else:
+            self._is_stalled = True
+            self.transport.abort()
 
 
 def format_address(address: Any) -> str:
