@@ -51,11 +51,16 @@ def _check_range(value: float, low: float, high: float) -> None:
         raise ValueError(value)
 
 
-def _show_size(value: int) -> str:
-    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+def _show_whole(value: int, units: Mapping[str, int]) -> str:
+    """Write a value in the first of these units of which it is a multiple."""
+    for unit, factor in units.items():
         if value and value % factor == 0:
             return f"{value // factor}{unit}"
     return str(value)
+
+
+def _show_size(value: int) -> str:
+    return _show_whole(value, {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10})
 
 
 def _show_time(value: float) -> str:
@@ -91,13 +96,10 @@ def _time(low: float, high: float) -> Kind:
     return Kind("TIME", parse, _show_time, allowed)
 
 
-def _show_bitrate(value: float | None) -> str:
+def _show_bitrate(value: int | None) -> str:
     if value is None:
         return "none"
-    for unit, factor in (("Gbit", 10**9), ("Mbit", 10**6), ("kbit", 10**3)):
-        if value % factor == 0:
-            return f"{value / factor:.0f}{unit}"
-    return f"{value:.0f}"
+    return _show_whole(value, {"Gbit": 10**9, "Mbit": 10**6, "kbit": 10**3})
 
 
 def _bitrate(low: int, high: int) -> Kind:

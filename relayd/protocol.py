@@ -7,7 +7,7 @@ messages, which nothing here ever sees.
 import enum
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -168,12 +168,12 @@ class Subscribe:
 
 def register(request: Register) -> str:
     """Build a streamer's first message."""
-    return _build("register", stream_id=request.stream_id, **_given(request))
+    return _build("register", **_extended(request))
 
 
 def subscribe(request: Subscribe) -> str:
     """Build a viewer's first message."""
-    return _build("subscribe", stream_id=request.stream_id, **_given(request))
+    return _build("subscribe", **_extended(request))
 
 
 def mark(kind: str) -> str:
@@ -229,33 +229,23 @@ def parse_mark(message: str) -> str | None:
 
 def registered(
     stream_id: str,
-    features: Iterable[str] | None = None,
+    features: Sequence[str] | None = None,
     resume_token: str | None = None,
     *,
     resumed: bool = False,
 ) -> str:
     """Build the answer to `register`; features are those granted, None if none were asked for."""
-    more: dict[str, Any] = {}
-    if features is not None:
-        more["features"] = list(features)
-    if resume_token is not None:
-        more["resume_token"] = resume_token
-    if resumed:
-        more["resumed"] = True
+    more = _given(features=features, resume_token=resume_token, resumed=resumed or None)
     return _build("registered", stream_id=stream_id, **more)
 
 
 def subscribed(
     stream_id: str,
-    features: Iterable[str] | None = None,
+    features: Sequence[str] | None = None,
     video_format: Mapping[str, Any] | None = None,
 ) -> str:
     """Build the answer to `subscribe`; a viewer that asked for no features is given none."""
-    more: dict[str, Any] = {}
-    if features is not None:
-        more["features"] = list(features)
-        if video_format is not None:
-            more["format"] = video_format
+    more = {} if features is None else _given(features=features, format=video_format)
     return _build("subscribed", stream_id=stream_id, **more)
 
 
@@ -292,7 +282,7 @@ def stream_paused() -> str:
 
 def stream_resumed(video_format: Mapping[str, Any] | None) -> str:
     """Build what tells a viewer that the streamer is back, and what it sends now."""
-    return _build("stream_resumed", **({} if video_format is None else {"format": video_format}))
+    return _build("stream_resumed", **_given(format=video_format))
 
 
 def stream_ended(stream_id: str) -> str:
@@ -334,10 +324,14 @@ def _build(kind: str, **fields: Any) -> str:
     return json.dumps({"type": kind, **fields})
 
 
-def _given(request: Register | Subscribe) -> dict[str, Any]:
-    """Return what a request holds beyond the base protocol."""
-    extensions = {name: value for name, value in vars(request).items() if name != "stream_id"}
-    return {name: value for name, value in extensions.items() if value is not None}
+def _given(**fields: Any) -> dict[str, Any]:
+    """Return those of the extensions' fields that are not None."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _extended(request: Register | Subscribe) -> dict[str, Any]:
+    """Return the fields of a request: the base protocol's, which may be null, and those given."""
+    return {"stream_id": request.stream_id} | _given(**vars(request))
 
 
 def _known(features: object, names: Iterable[str]) -> tuple[str, ...] | None:
