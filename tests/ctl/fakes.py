@@ -1,4 +1,4 @@
-"""What the tests of streamers share: a relay that does what the test says."""
+"""What the tests of clients share: a clock and a relay that do what the test says."""
 
 import asyncio
 import contextlib
@@ -16,6 +16,15 @@ from relayd import protocol
 
 SILENCE = "…"
 """No answer at all."""
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class Streamer:

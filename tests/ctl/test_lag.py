@@ -4,20 +4,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from ctl.fakes import Clock
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from relayd.ctl import lag as module
 from relayd.ctl.lag import Lag, measured
-
-
-class Clock:
-    """A clock that the test sets."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_the_newest_round_trip() -> None:

@@ -8,16 +8,9 @@ import struct
 import termios
 from collections.abc import Callable
 
+from ctl.fakes import Clock
+
 from relayd.ctl.meter import LiveLine, Meter, counted
-
-
-class Clock:
-    """A clock that the test sets."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Terminal(io.StringIO):

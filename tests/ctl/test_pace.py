@@ -1,17 +1,9 @@
 """Tests of the schedule of frames."""
 
 import pytest
+from ctl.fakes import Clock
 
 from relayd.ctl.pace import MAX_LATENESS, Schedule
-
-
-class Clock:
-    """A clock that the test sets."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ctl.fakes import Clock
 from harness import PATIENCE, RelayProcess, receive, send
 from websockets.asyncio.server import ServerConnection, serve
 
@@ -172,15 +173,6 @@ def test_text_of_other_servers(tmp_path: Path, ending: str | None) -> None:
     asyncio.run(main())
     assert requests == [protocol.subscribe(Subscribe("x", ("gaps", "status")))]
     assert (tmp_path / "out").read_bytes() == b"frame"
-
-
-class Clock:
-    """A clock that the test sets."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def heed(reception: Reception, *messages: str) -> None:
