@@ -1,7 +1,11 @@
-"""Fixtures: relays as real processes; the order of the tests."""
+"""Fixtures: relays as real processes; the order of the tests, and who has the machine."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+import os
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
 
 import pytest
 from harness import RelayProcess
@@ -12,9 +16,46 @@ settings.register_profile("relayd", deadline=None)
 settings.load_profile("relayd")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Say what the markers mean."""
+    config.addinivalue_line("markers", "alone: measures; no other test may run beside it")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the test that takes a minute, so that the others run beside it."""
-    items.sort(key=lambda item: item.name != "test_a_minute_at_half_the_rate")
+    """Begin with the tests that run alone, then the one that takes a minute, beside the others."""
+
+    def order(item: pytest.Item) -> int:
+        if item.get_closest_marker("alone"):
+            return 0
+        return 1 if item.name == "test_a_minute_at_half_the_rate" else 2
+
+    items.sort(key=order)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Give a test its share of the machine: all of it, if it is marked `alone`."""
+    with _machine(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
+
+
+@contextmanager
+def _machine(*, alone: bool) -> Iterator[None]:
+    """Hold the machine, shared or alone; who waits to be alone is not overtaken."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    folder = Path(gettempdir())
+    with (
+        (folder / f"relayd-tests-{os.getuid()}.queue").open("w") as queue,
+        (folder / f"relayd-tests-{os.getuid()}.lock").open("w") as held,
+    ):
+        fcntl.flock(queue, fcntl.LOCK_EX)
+        fcntl.flock(held, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(queue, fcntl.LOCK_UN)
+        yield
 
 
 @pytest.fixture(scope="module")

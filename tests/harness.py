@@ -52,8 +52,8 @@ def require_tool(name: str) -> str:
 
 
 @contextmanager
-def open_chromium() -> Iterator[Any]:
-    """Start Chromium without a window; give the Playwright browser.
+def open_chromium(*flags: str) -> Iterator[Any]:
+    """Start Chromium without a window, with more flags; give the Playwright browser.
 
     While it is open, this thread can run no other event loop.
     """
@@ -64,7 +64,7 @@ def open_chromium() -> Iterator[Any]:
         skip_or_fail("playwright is not installed")
     with (
         playwright.sync_playwright() as driver,
-        driver.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS) as browser,
+        driver.chromium.launch(executable_path=path, args=[*CHROMIUM_FLAGS, *flags]) as browser,
     ):
         yield browser
 
