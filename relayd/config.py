@@ -123,6 +123,42 @@ def _choice(*words: str) -> Kind:
     return Kind("|".join(words), parse, str, f"{', '.join(words[:-1])} or {words[-1]}")
 
 
+def _switch() -> Kind:
+    words = {"on": True, "off": False}
+
+    def parse(text: str) -> bool:
+        try:
+            return words[text.strip().lower()]
+        except KeyError:
+            raise ValueError(text) from None
+
+    return Kind("on|off", parse, lambda value: "on" if value else "off", "on or off")
+
+
+# As browsers serialise it in `Origin` (RFC 6454 section 6.2); null is that of a file, for example.
+_ORIGIN = re.compile(r"null|(https?|[a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+def _show_origins(value: tuple[str, ...]) -> str:
+    return ",".join(value) or "any"
+
+
+def _origins() -> Kind:
+    def parse(text: str) -> tuple[str, ...]:
+        words = [word.lower() for word in re.split(r"[\s,]+", text.strip())]
+        return () if words == ["any"] else tuple(dict.fromkeys(map(origin, words)))
+
+    def origin(text: str) -> str:
+        match = _ORIGIN.fullmatch(text)
+        if match is None:
+            raise ValueError(text)
+        return text.removesuffix(_DEFAULT_PORTS.get(match[1], "/"))
+
+    allowed = "any, or origins such as https://app.example.org, with commas between them"
+    return Kind("ORIGINS", parse, _show_origins, allowed)
+
+
 def _text(allowed: str) -> Kind:
     def parse(text: str) -> str:
         if not text.strip():
@@ -188,6 +224,12 @@ class Config:
     drain_timeout: float = _setting(
         5.0, _time(0, 3600), "Time that connections have to close when relayd is stopped."
     )
+    allowed_origins: tuple[str, ...] = _setting(
+        (),
+        _origins(),
+        "Origins of pages that may view and stream, relayd's own among them; apps send none.",
+    )
+    pages: bool = _setting(True, _switch(), "The built-in pages: /, /share and /watch/ID.")
     log_level: str = _setting(
         "info", _choice("debug", "info", "warning", "error"), "Least important log record shown."
     )

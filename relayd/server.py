@@ -61,6 +61,7 @@ class Relay:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.registry = Registry(config, asyncio.get_running_loop())
+        self._http = http.Responder(config, self.registry)
         self._connections: set[Connection] = set()
         self._stop = asyncio.Event()
 
@@ -151,7 +152,7 @@ class Relay:
 
     def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         full = self.connection_count > self.config.max_connections
-        return http.answer(request, self.registry, draining=self.draining, full=full)
+        return self._http.answer(request, draining=self.draining, full=full)
 
     async def _handle(self, connection: ServerConnection) -> None:
         """Serve one WebSocket; the one place where a refusal becomes bytes."""

@@ -6,12 +6,16 @@ import http
 import json
 import re
 import urllib.parse
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
+from ..config import Config
 from ..session import Registry
+from . import pages
+from .pages import Pages
 
 RETRY_AFTER = 5
 """Seconds after which a client that got 503 should try again."""
@@ -37,17 +41,22 @@ class Target:
     stream_id: str = ""
 
 
+def path_of(request_target: str) -> str:
+    """Return the path of a request target, without the query string; empty if it has none."""
+    if not request_target.startswith("/"):  # absolute form, as proxies send it
+        try:
+            request_target = urllib.parse.urlsplit(request_target).path
+        except ValueError:  # http://[
+            return ""
+    return request_target.partition("?")[0]
+
+
 def resolve(request_target: str) -> Target | None:
     """Find the endpoint of a request target (RFC 9112 section 3.2), None if there is none.
 
     A trailing slash and a query string do not matter.
     """
-    if not request_target.startswith("/"):  # absolute form, as proxies send it
-        try:
-            request_target = urllib.parse.urlsplit(request_target).path
-        except ValueError:  # http://[
-            return None
-    path = request_target.partition("?")[0]
+    path = path_of(request_target)
     if _STREAM.fullmatch(path):
         return Target(Endpoint.STREAM)
     if match := _VIEW.fullmatch(path):
@@ -57,33 +66,54 @@ def resolve(request_target: str) -> Target | None:
     return None
 
 
-def answer(request: Request, registry: Registry, *, draining: bool, full: bool) -> Response | None:
-    """Answer a plain HTTP request; None lets a WebSocket handshake go on.
+class Responder:
+    """Answers plain HTTP requests.
 
     Args:
-        request: What the client asked for.
+        config: Whether there are pages, and the origins that may have WebSockets.
         registry: The streams, counted by ``/health``.
-        draining: Whether the relay is about to stop.
-        full: Whether MAX_CONNECTIONS is exceeded.
     """
-    response = _answer(request, registry, draining, full)
-    if response is not None and request.method == "HEAD":
-        response.body = b""
-    return response
+
+    def __init__(self, config: Config, registry: Registry) -> None:
+        self._registry = registry
+        self._origins = config.allowed_origins
+        self._pages = Pages(self._origins) if config.pages else None
+
+    def answer(self, request: Request, *, draining: bool, full: bool) -> Response | None:
+        """Answer a request; None lets a WebSocket handshake go on.
+
+        Args:
+            request: What the client asked for.
+            draining: Whether the relay is about to stop.
+            full: Whether MAX_CONNECTIONS is exceeded.
+        """
+        response = self._answer(request, draining, full)
+        if response is not None and request.method == "HEAD":
+            response.body = b""
+        return response
+
+    def _answer(self, request: Request, draining: bool, full: bool) -> Response | None:
+        target = resolve(request.path)
+        # Load balancers check with OPTIONS, HAProxy by default with `OPTIONS /`.
+        if request.method == "OPTIONS" and request.path in ("/", "*"):
+            target = Target(Endpoint.HEALTH)
+        page = None if target or not self._pages else self._pages.find(path_of(request.path))
+        if target is None and page is None:
+            return _build(404, "There is nothing here.")
+        is_health = target is not None and target.endpoint is Endpoint.HEALTH
+        allowed = "GET, HEAD, OPTIONS" if is_health else "GET, HEAD"
+        if request.method not in allowed.split(", "):
+            return _build(405, f"Use one of: {allowed}.", Allow=allowed)
+        if page is not None:
+            return pages.answer(page, request)
+        if is_health:
+            return _health(self._registry, draining)
+        return _refuse_websocket(request, self._origins, draining, full)
 
 
-def _answer(request: Request, registry: Registry, draining: bool, full: bool) -> Response | None:
-    target = resolve(request.path)
-    # Load balancers check with OPTIONS, HAProxy by default with `OPTIONS /`.
-    if request.method == "OPTIONS" and request.path in ("/", "*"):
-        target = Target(Endpoint.HEALTH)
-    if target is None:
-        return _build(404, "There is nothing here.")
-    allowed = "GET, HEAD, OPTIONS" if target.endpoint is Endpoint.HEALTH else "GET, HEAD"
-    if request.method not in allowed.split(", "):
-        return _build(405, f"Use one of: {allowed}.", Allow=allowed)
-    if target.endpoint is Endpoint.HEALTH:
-        return _health(registry, draining)
+def _refuse_websocket(
+    request: Request, origins: Sequence[str], draining: bool, full: bool
+) -> Response | None:
     if not _wants_websocket(request):
         return _build(
             426,
@@ -91,6 +121,10 @@ def _answer(request: Request, registry: Registry, draining: bool, full: bool) ->
             Upgrade="websocket",
             Connection="Upgrade, close",
         )
+    # Not compared with Host, which a page can choose by DNS rebinding. Apps send no Origin.
+    refused = [o for o in request.headers.get_all("Origin") if origins and o.lower() not in origins]
+    if refused:
+        return _build(403, f"Pages of {refused[0]} may not use this relay: see ALLOWED_ORIGINS.")
     if draining or full:
         reason = "The relay is about to restart." if draining else "The relay is full."
         return _build(503, reason, **{"Retry-After": str(RETRY_AFTER)})

@@ -11,7 +11,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request
 
 from relayd.config import Config
-from relayd.handlers.http import Endpoint, Target, answer, resolve
+from relayd.handlers.http import Endpoint, Responder, Target, resolve
 from relayd.session import Registry
 
 UPGRADE = {
@@ -57,10 +57,11 @@ def test_resolve(target: str, expected: Target | None) -> None:
 def test_websocket_goes_on() -> None:
     """A WebSocket handshake is left to the library, unless the relay is draining or full."""
     request = Request("/ws/stream", Headers(UPGRADE))
-    registry = Registry(Config(), FakeClock())
-    assert answer(request, registry, draining=False, full=False) is None
+    config = Config()
+    responder = Responder(config, Registry(config, FakeClock()))
+    assert responder.answer(request, draining=False, full=False) is None
     for draining, full in ((True, False), (False, True)):
-        response = answer(request, registry, draining=draining, full=full)
+        response = responder.answer(request, draining=draining, full=full)
         assert response is not None
         assert response.status_code == 503
         assert response.headers["Retry-After"] == "5"
