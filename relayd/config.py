@@ -136,7 +136,7 @@ def _switch() -> Kind:
 
 
 # As browsers serialise it in `Origin` (RFC 6454 section 6.2); null is that of a file, for example.
-_ORIGIN = re.compile(r"null|(https?|[a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
+_ORIGIN = re.compile(r"null|([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 

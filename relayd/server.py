@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from types import FrameType
 from typing import Any, cast
 
@@ -152,7 +153,12 @@ class Relay:
 
     def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         full = self.connection_count > self.config.max_connections
-        return self._http.answer(request, draining=self.draining, full=full)
+        response = self._http.answer(request, draining=self.draining, full=full)
+        if response is not None and response.status_code == HTTPStatus.FORBIDDEN:
+            peer = format_address(connection.remote_address)
+            origin = ", ".join(request.headers.get_all("Origin"))
+            logger.info("refused: origin %s is not allowed", origin, extra={"peer": peer})
+        return response
 
     async def _handle(self, connection: ServerConnection) -> None:
         """Serve one WebSocket; the one place where a refusal becomes bytes."""

@@ -97,6 +97,31 @@ def test_none_of_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("any", ()),
+        (" Any ", ()),
+        ("https://a.example", ("https://a.example",)),
+        ("https://A.example:443, http://a.example:80", ("https://a.example", "http://a.example")),
+        ("http://[::1]:8080,null", ("http://[::1]:8080", "null")),
+        ("https://a.example,https://a.example", ("https://a.example",)),
+        ("capacitor://localhost", ("capacitor://localhost",)),
+    ],
+)
+def test_origins(text: str, origins: tuple[str, ...]) -> None:
+    """Origins are as browsers send them: lower case, without a default port."""
+    config = Config.from_text({"allowed_origins": text})
+    assert config.allowed_origins == origins
+    assert Config.from_text({"allowed_origins": config.to_text()["ALLOWED_ORIGINS"]}) == config
+
+
+@pytest.mark.parametrize(("text", "is_on"), [("on", True), ("OFF", False)])
+def test_switch(text: str, is_on: bool) -> None:
+    """A switch is on or off."""
+    assert Config.from_text({"pages": text}).pages is is_on
+
+
+@pytest.mark.parametrize(
     ("field", "text", "complaint"),
     [
         ("port", "65536", "PORT: '65536' is not allowed; give a whole number from 0 to 65535"),
@@ -126,6 +151,16 @@ def test_none_of_it() -> None:
         ("resume_window", "25h", "from 0s to 86400s"),
         ("log_level", "loud", "'loud' is not allowed; give debug, info, warning or error"),
         ("log_format", "xml", "LOG_FORMAT: 'xml' is not allowed; give text or json"),
+        ("pages", "maybe", "PAGES: 'maybe' is not allowed; give on or off"),
+        (
+            "allowed_origins",
+            "",
+            "give any, or origins such as https://app.example.org, with commas",
+        ),
+        ("allowed_origins", "any, https://a.example", "ALLOWED_ORIGINS: 'any, https://a.example'"),
+        ("allowed_origins", "a.example", "ALLOWED_ORIGINS: 'a.example' is not allowed"),
+        ("allowed_origins", "https://a.example/app", "'https://a.example/app' is not allowed"),
+        ("allowed_origins", "https://a.example,", "'https://a.example,' is not allowed"),
         ("host", " ", "HOST: ' ' is not allowed; give a host name or an address"),
     ],
 )

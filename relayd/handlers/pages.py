@@ -165,4 +165,4 @@ def _load(name: str, body: bytes, origins: Sequence[str]) -> Page:
 def _frame_ancestors(name: str, origins: Sequence[str]) -> str:
     if name != "watch.html":
         return "'none'"
-    return " ".join(("'self'", *origins)) if origins else "*"
+    return " ".join(("'self'", *(o for o in origins if o != "null"))) if origins else "*"
