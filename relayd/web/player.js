@@ -741,6 +741,8 @@ const STYLE = `
   font: 400 1rem/1.45 system-ui, sans-serif; -webkit-tap-highlight-color: transparent;
 }
 :host([hidden]) { display: none; }
+/* On the way from the element to the picture. */
+div { object-fit: inherit; object-position: inherit; }
 canvas {
   position: absolute; inset: 0; inline-size: 100%; block-size: 100%;
   object-fit: inherit; object-position: inherit; transition: opacity .2s;
@@ -897,7 +899,12 @@ export class RelaydPlayer extends HTMLElement {
     return this.#state;
   }
 
-  /** The state in words. */
+  /** The state in a few words. */
+  get label() {
+    return WORDS[this.#state][0];
+  }
+
+  /** The state in words, with what it means. */
   get message() {
     return `${this.#title.textContent}. ${this.#sentence.textContent}`.trim();
   }
@@ -1054,7 +1061,7 @@ export class RelaydPlayer extends HTMLElement {
     } else if (code === TOO_MANY) {
       this.#set("full", { message, code });
     } else if (code === BAD_REQUEST) {
-      this.#set("refused", { message, code });
+      this.#set("refused", { message: `The server says: ${message}.`, code });
       return;
     } else if (this.#state !== "ended") {
       this.#set("reconnecting", { reason: "connection" });
@@ -1229,7 +1236,7 @@ export class RelaydPlayer extends HTMLElement {
   #show() {
     const state = this.#state;
     const [title, sentence] = WORDS[state];
-    const own = ["refused", "unsupported"].includes(state) ? this.#message : "";
+    const own = state === "refused" || state === "unsupported" ? this.#message : "";
     this.#title.textContent = title;
     this.#sentence.textContent =
       own || (this.autoplay ? sentence : (WORDS_BY_HAND[state] ?? sentence));
