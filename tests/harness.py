@@ -51,6 +51,19 @@ def require_tool(name: str) -> str:
     return path
 
 
+def install_with_npm(package: str, folder: Path) -> None:
+    """Install a package of Node into a folder; skip the test where that can't be, in CI fail it."""
+    options = "--no-audit --no-fund --prefer-offline"
+    limits = "--fetch-retries=1 --fetch-retry-mintimeout=500 --fetch-timeout=10000"
+    install = subprocess.run(
+        [require_tool("npm"), "install", *f"{options} {limits} --prefix".split(), folder, package],
+        capture_output=True,
+        text=True,
+    )
+    if install.returncode:
+        skip_or_fail(f"npm can't install {package}:\n{install.stderr}")
+
+
 @contextmanager
 def open_chromium(*flags: str) -> Iterator[Any]:
     """Start Chromium without a window, with more flags; give the Playwright browser.

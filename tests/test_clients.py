@@ -14,7 +14,14 @@ from typing import Any, Protocol, TypeVar
 
 import aiohttp
 import pytest
-from harness import PATIENCE, RelayProcess, open_chromium, require_tool, skip_or_fail
+from harness import (
+    PATIENCE,
+    RelayProcess,
+    install_with_npm,
+    open_chromium,
+    require_tool,
+    skip_or_fail,
+)
 
 T = TypeVar("T")
 
@@ -172,16 +179,8 @@ def python_aiohttp(folder: Path) -> Iterator[Client]:
 @contextmanager
 def node_ws(folder: Path) -> Iterator[Client]:
     """The ws package of Node, installed in a folder of the test's own."""
-    node, npm = require_tool("node"), require_tool("npm")
-    options = "--no-audit --no-fund --prefer-offline"
-    limits = "--fetch-retries=1 --fetch-retry-mintimeout=500 --fetch-timeout=10000"
-    install = subprocess.run(
-        [npm, "install", *options.split(), *limits.split(), "--prefix", str(folder), "ws@8"],
-        capture_output=True,
-        text=True,
-    )
-    if install.returncode:
-        skip_or_fail(f"npm can't install ws:\n{install.stderr}")
+    node = require_tool("node")
+    install_with_npm("ws@8", folder)
     program = folder / "program.cjs"
     program.write_text(NODE_PROGRAM.format(script=SCRIPT.read_text()))
 

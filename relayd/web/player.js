@@ -747,15 +747,16 @@ canvas {
   position: absolute; inset: 0; inline-size: 100%; block-size: 100%;
   object-fit: inherit; object-position: inherit; transition: opacity .2s;
 }
-.quiet canvas { opacity: .25; }
+.quiet canvas { opacity: .2; }
 .words {
   position: absolute; inset: 0; display: flex; flex-direction: column; align-items: center;
   justify-content: center; gap: .375rem; padding: 1rem 1.5rem 3.5rem; text-align: center;
-  text-wrap: balance; opacity: 0; pointer-events: none; transition: opacity .2s;
+  text-wrap: balance; text-shadow: 0 0 .5rem #000, 0 0 .125rem #000; opacity: 0; pointer-events: none; transition: opacity .2s;
 }
 .quiet .words { opacity: 1; }
+.words > * { inline-size: min(100%, 34rem); }
 .words strong { font-size: 1.25rem; font-weight: 600; }
-.words span { color: #d5d9de; max-inline-size: 34rem; }
+.words span { min-block-size: 2.9em; color: #d5d9de; }
 .controls {
   position: absolute; inset: auto 0 0; display: flex; gap: .25rem; padding: .375rem;
   background: linear-gradient(transparent, #000b); opacity: 0; transition: opacity .2s;
