@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from browser import serve_html, wait_for_state
 from harness import PATIENCE, LineReader, RelayProcess, open_chromium, receive, require_tool
 
 from relayd.config import SETTINGS, Config
@@ -100,7 +101,7 @@ def test_python_streamer(relay: RelayProcess, tmp_path: Path) -> None:
 
 def test_browser_viewer(relay: RelayProcess, tmp_path: Path) -> None:
     """The page of the README, as it stands there, shows pictures and says how the stream ends."""
-    (page_source,) = blocks("html")
+    (page_source,) = (block for block in blocks("html") if block.startswith("<!doctype"))
     file = tmp_path / "viewer.html"
     file.write_text(page_source.replace("ws://localhost:8080", relay.url))
     with open_chromium() as browser, browser.new_page() as page:
@@ -115,6 +116,28 @@ def test_browser_viewer(relay: RelayProcess, tmp_path: Path) -> None:
         page.wait_for_function("state.textContent === 'stream_ended (closed: 1000)'")
         page.reload()
         page.wait_for_function("state.textContent === 'stream not found (closed: 4404)'")
+
+
+def test_player(relay: RelayProcess) -> None:
+    """The lines of the README that embed the player, as they stand there, show a stream."""
+    (lines,) = (block for block in blocks("html") if block.startswith("<script"))
+    page_source = lines.replace("localhost:8080", f"127.0.0.1:{relay.port}")
+    with (
+        relay.stream("demo") as (streamer, _),
+        serve_html(f"<!doctype html><title>Elsewhere</title>{page_source}") as url,
+        open_chromium() as browser,
+        browser.new_page() as page,
+    ):
+        page.goto(url)
+        wait_for_state(page, "waiting")
+        streamer.send(next(images()))
+        wait_for_state(page, "playing")
+        for name in rows("| attribute, property | what |"):
+            for term in re.findall("`([a-z]+)`", name[0]):
+                assert page.evaluate(f"'{term}' in document.querySelector('relayd-player')")
+        told = page.evaluate("Object.keys(document.querySelector('relayd-player').statistics)")
+    (figures,) = (what for name, what in rows("| attribute, property | what |") if "stati" in name)
+    assert sorted(re.findall("`([a-z]+)`", figures)) == sorted(told)
 
 
 def test_unit() -> None:
