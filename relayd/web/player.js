@@ -810,7 +810,7 @@ export class RelaydPlayer extends HTMLElement {
   #message = "";
   #isPlaced = false;
   #wants = false;
-  /** @type {WakeLockSentinel | null} */
+  /** @type {Promise<WakeLockSentinel | null> | null} */
   #awake = null;
   /** @type {(() => void) | null} */
   #leave = null;
@@ -1246,13 +1246,12 @@ export class RelaydPlayer extends HTMLElement {
     setIcon(this.#playButton, this.#wants ? "pause" : "play", this.#wants ? "Pause" : "Play");
   }
 
-  /** Keep the screen on while there is a live picture, as a video element does. */
-  async #keepAwake() {
-    if (this.#state === "playing" && !document.hidden && (this.#awake?.released ?? true)) {
-      this.#awake = (await navigator.wakeLock?.request("screen").catch(() => null)) ?? null;
-    }
-    if (this.#state !== "playing") {
-      this.#awake?.release();
+  /** Keep the screen on while there is a live picture to be seen, as a video element does. */
+  #keepAwake() {
+    if (this.#state === "playing" && !document.hidden) {
+      this.#awake ??= navigator.wakeLock?.request("screen").catch(() => null) ?? null;
+    } else {
+      this.#awake?.then((lock) => lock?.release());
       this.#awake = null;
     }
   }
