@@ -200,7 +200,7 @@ function inspectAv1(data) {
     }
     at = hasSize ? at + size : data.length;
   }
-  return hasSequence ? { type: "config", config: data } : { type: "none" };
+  return { type: hasSequence ? "config" : "none" };
 }
 
 /** @type {Kind["inspect"]} */
