@@ -136,7 +136,7 @@ def _switch() -> Kind:
 
 
 # As browsers serialise it in `Origin` (RFC 6454 section 6.2); null is that of a file, for example.
-_ORIGIN = re.compile(r"null|([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
+_ORIGIN = re.compile(r"null|([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9]\d{0,4})?")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -153,9 +153,10 @@ def _origins() -> Kind:
         match = _ORIGIN.fullmatch(text)
         if match is None:
             raise ValueError(text)
-        return text.removesuffix(_DEFAULT_PORTS.get(match[1], "/"))
+        return text.removesuffix(_DEFAULT_PORTS.get(match[1], ""))
 
-    allowed = "any, or origins such as https://app.example.org, with commas between them"
+    example = "https://app.example.org (no path, no slash at the end)"
+    allowed = f"any, or origins such as {example}, with commas between them"
     return Kind("ORIGINS", parse, _show_origins, allowed)
 
 

@@ -38,7 +38,7 @@ def _nowhere(data: bytes) -> None:
 
 
 class RequestGate:
-    """Lets a GET request through, and of any other one only its first line.
+    """Lets a GET or HEAD request through, and of any other one only its first line.
 
     Nothing else of it is needed to answer it, and the library hangs up on a request that has a
     body, without an answer.
@@ -46,7 +46,7 @@ class RequestGate:
 
     def __init__(self) -> None:
         self._held = bytearray()
-        self._is_get = False
+        self._is_whole = False
         self._answered = False
 
     def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
@@ -54,10 +54,12 @@ class RequestGate:
         if self._answered:
             return b"", None
         self._held += data
-        if not self._is_get:
+        if not self._is_whole:
             line, line_end, _ = self._held.partition(b"\r\n")
-            self._is_get = self._held.startswith(b"GET ") or len(line) > MAX_LINE_LENGTH
-            if not self._is_get:
+            self._is_whole = (
+                self._held.startswith((b"GET ", b"HEAD ")) or len(line) > MAX_LINE_LENGTH
+            )
+            if not self._is_whole:
                 self._answered = bool(line_end)
                 return (bytes(line) + b"\r\n\r\n" if line_end else b""), None
             data = bytes(self._held)

@@ -157,7 +157,7 @@ class Relay:
         if response is not None and response.status_code == HTTPStatus.FORBIDDEN:
             peer = format_address(connection.remote_address)
             origin = ", ".join(request.headers.get_all("Origin"))
-            logger.info("refused: origin %s is not allowed", origin, extra={"peer": peer})
+            logger.info("refused: origin %.200r is not allowed", origin, extra={"peer": peer})
         return response
 
     async def _handle(self, connection: ServerConnection) -> None:

@@ -155,11 +155,15 @@ def test_switch(text: str, is_on: bool) -> None:
         (
             "allowed_origins",
             "",
-            "give any, or origins such as https://app.example.org, with commas",
+            "give any, or origins such as https://app.example.org (no path, no slash at the end), "
+            "with commas between them",
         ),
         ("allowed_origins", "any, https://a.example", "ALLOWED_ORIGINS: 'any, https://a.example'"),
         ("allowed_origins", "a.example", "ALLOWED_ORIGINS: 'a.example' is not allowed"),
+        ("allowed_origins", "https://a.example/", "'https://a.example/' is not allowed"),
         ("allowed_origins", "https://a.example/app", "'https://a.example/app' is not allowed"),
+        ("allowed_origins", "https://a.example:0443", "'https://a.example:0443' is not allowed"),
+        ("allowed_origins", "https://a@b.example", "'https://a@b.example' is not allowed"),
         ("allowed_origins", "https://a.example,", "'https://a.example,' is not allowed"),
         ("host", " ", "HOST: ' ' is not allowed; give a host name or an address"),
     ],
@@ -176,6 +180,23 @@ def test_bitrate_round_trip(bits: int | None) -> None:
     """A bitrate as text gives the same bitrate again, to the bit."""
     shown = Config(max_stream_bitrate=bits).to_text()["MAX_STREAM_BITRATE"]
     assert Config.from_text({"max_stream_bitrate": shown}).max_stream_bitrate == bits
+
+
+@given(
+    st.sampled_from(["http", "https", "capacitor"]),
+    st.from_regex(
+        r"[a-zA-Z0-9-]{1,9}(\.[a-zA-Z0-9-]{1,9}){0,2}|\[(::1|FE80::[0-9A-F])\]", fullmatch=True
+    ),
+    st.none() | st.sampled_from([80, 443, 8080]) | st.integers(1, 65535),
+)
+def test_origin_round_trip(scheme: str, host: str, port: int | None) -> None:
+    """Any origin is read as a browser writes it, and that is read as the same again."""
+    written = f"{scheme}://{host.lower()}"
+    if port is not None and (scheme, port) not in (("http", 80), ("https", 443)):
+        written += f":{port}"
+    text = f"{scheme.title()}://{host}" + (f":{port}" if port else "")
+    for spelling in (text, written):
+        assert Config.from_text({"allowed_origins": spelling}).allowed_origins == (written,)
 
 
 @given(

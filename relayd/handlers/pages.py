@@ -35,6 +35,9 @@ _CONTENT_SECURITY_POLICY = {
     "require-trusted-types-for": "'script'",
 }
 
+_WORTH_PACKING = 0.9
+"""A file is kept packed as well if that takes less than this share of its bytes."""
+
 _CAPTURING = "camera=(self), display-capture=(self), microphone=(), geolocation=()"
 _NOT_CAPTURING = "camera=(), display-capture=(), microphone=(), geolocation=()"
 
@@ -65,10 +68,10 @@ class Representation:
 
 @dataclass(frozen=True)
 class Page:
-    """A file of the pages, plain and compressed, and its header fields."""
+    """A file of the pages, plain and, where that pays, compressed, and its header fields."""
 
     plain: Representation
-    gzipped: Representation
+    gzipped: Representation | None
     headers: Mapping[str, str]
 
 
@@ -83,13 +86,8 @@ class Pages:
         self._pages = {
             _ROUTES.get(file.name, f"/{file.name}"): _load(file.name, file.read_bytes(), origins)
             for file in importlib.resources.files("relayd").joinpath("web").iterdir()
-            if _suffix(file.name) in _CONTENT_TYPES
+            if file.is_file() and file.name[0] != "." and _suffix(file.name) in _CONTENT_TYPES
         }
-
-    @property
-    def size(self) -> int:
-        """The bytes that the pages take."""
-        return sum(len(p.plain.body) + len(p.gzipped.body) for p in self._pages.values())
 
     def find(self, path: str) -> Page | None:
         """Return the page at a path, None if there is none; a trailing slash does not matter."""
@@ -103,7 +101,9 @@ class Pages:
 def answer(page: Page, request: Request) -> Response:
     """Answer a GET or HEAD request for a page."""
     accepted = ",".join(request.headers.get_all("Accept-Encoding"))
-    representation = page.gzipped if accepts_gzip(accepted) else page.plain
+    representation = page.plain
+    if page.gzipped is not None and prefers_gzip(accepted):
+        representation = page.gzipped
     headers = Headers(Date=email.utils.formatdate(usegmt=True), Connection="close")
     headers.update(page.headers)
     headers["ETag"] = representation.etag
@@ -115,13 +115,15 @@ def answer(page: Page, request: Request) -> Response:
     return Response(200, "OK", headers, representation.body)
 
 
-def accepts_gzip(accepted: str) -> bool:
-    """Whether a value of Accept-Encoding (RFC 9110 section 12.5.3) allows gzip."""
+def prefers_gzip(accepted: str) -> bool:
+    """Whether a value of Accept-Encoding (RFC 9110 section 12.5.3) has gzip no less than plain."""
     weights = {}
     for item in accepted.lower().split(","):
         coding, *parameters = (part.strip() for part in item.split(";"))
         weights[coding] = _weight(parameters)
-    return weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0))) > 0
+    any_other = weights.get("*", 0.0)
+    weight = weights.get("gzip", weights.get("x-gzip", any_other))
+    return weight > 0 and weight >= weights.get("identity", any_other)
 
 
 def _weight(parameters: Sequence[str]) -> float:
@@ -145,7 +147,6 @@ def _suffix(name: str) -> str:
 
 
 def _load(name: str, body: bytes, origins: Sequence[str]) -> Page:
-    digest = hashlib.sha256(body).hexdigest()[:16]
     suffix = _suffix(name)
     headers = {"Content-Type": _CONTENT_TYPES[suffix]} | _EVERY_PAGE
     if suffix == ".html":
@@ -154,12 +155,21 @@ def _load(name: str, body: bytes, origins: Sequence[str]) -> Page:
         headers["Permissions-Policy"] = _CAPTURING if name == "share.html" else _NOT_CAPTURING
     if name == "player.js":
         headers |= _ANY_FRONT_END
+    # Without a time, so that the same file is the same bytes at each start.
+    packed = gzip.compress(body, mtime=0)
     return Page(
-        Representation("", body, f'"{digest}"'),
-        # Without a time, so that the same file is the same bytes on every server.
-        Representation("gzip", gzip.compress(body, mtime=0), f'"{digest}-gzip"'),
+        Representation("", body, _etag(body, headers)),
+        Representation("gzip", packed, _etag(packed, headers))
+        if len(packed) < _WORTH_PACKING * len(body)
+        else None,
         headers,
     )
+
+
+def _etag(body: bytes, headers: Mapping[str, str]) -> str:
+    """Return a strong validator, of the header fields too: not every browser takes a new policy
+    from a 304 (WebKit since 2023)."""
+    return f'"{hashlib.sha256(repr(headers).encode() + body).hexdigest()[:16]}"'
 
 
 def _frame_ancestors(name: str, origins: Sequence[str]) -> str:

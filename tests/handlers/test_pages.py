@@ -2,19 +2,26 @@
 
 import gzip
 import http.client
+import importlib.resources
 import json
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from fakes import FakeClock
 from harness import RelayProcess
 from hypothesis import given
 from hypothesis import strategies as st
+from websockets.datastructures import Headers
 from websockets.exceptions import InvalidStatus
+from websockets.http11 import Request
 
 import relayd
-from relayd.handlers.pages import Pages, accepts_gzip, matches
+from relayd.config import Config
+from relayd.handlers.http import Responder
+from relayd.handlers.pages import Pages, answer, matches, prefers_gzip
+from relayd.session import Registry
 
 WEB = Path(relayd.__file__).parent / "web"
 
@@ -84,18 +91,21 @@ def test_not_modified(relay: RelayProcess, coding: str) -> None:
     assert (again.status, body) == (304, b"")
     for name in ("ETag", "Cache-Control", "Vary"):
         assert again.headers[name] == response.headers[name]
+    assert "Content-Length" not in again.headers
     other, body = get(relay, "/player.js", Accept_Encoding="*;q=0", If_None_Match='"x"')
     assert other.status == 200
     assert body
 
 
-def test_head(relay: RelayProcess) -> None:
+@pytest.mark.parametrize("coding", ["gzip", "identity"])
+def test_head(relay: RelayProcess, coding: str) -> None:
     """HEAD gets the header of GET."""
-    _, body = get(relay, "/")
-    response, nothing = relay.request("HEAD", "/")
-    assert response.status == 200
+    page, body = get(relay, "/", Accept_Encoding=coding)
+    response, nothing = relay.request("HEAD", "/", {"Accept-Encoding": coding})
+    assert (response.status, nothing) == (200, b"")
     assert response.headers["Content-Length"] == str(len(body))
-    assert nothing == b""
+    for name in ("ETag", "Content-Encoding", "Content-Type", "Content-Security-Policy"):
+        assert response.headers[name] == page.headers[name]
 
 
 @pytest.mark.parametrize("path", FILES)
@@ -171,9 +181,40 @@ def test_off(start_relay: Callable[..., RelayProcess]) -> None:
     assert relay.health()["status"] == "ok"
 
 
-def test_size() -> None:
+@pytest.mark.parametrize(("draining", "full"), [(True, False), (False, True)])
+def test_busy(draining: bool, full: bool) -> None:
+    """Pages are there while the relay is full or about to stop: they say what goes on."""
+    config = Config()
+    responder = Responder(config, Registry(config, FakeClock()))
+    request = Request("/watch/demo", Headers())
+    response = responder.answer(request, draining=draining, full=full)
+    assert response is not None
+    assert response.status_code == 200
+
+
+def test_size(relay: RelayProcess) -> None:
     """The pages, plain and packed, take little memory."""
-    assert 0 < Pages().size < 256 * 1024
+    codings = ("identity", "gzip")
+    sizes = [len(get(relay, path, Accept_Encoding=c)[1]) for path in FILES for c in codings]
+    assert sum(sizes) < 256 * 1024
+
+
+def test_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the folder just the files are read, no hidden ones; they are packed where that pays."""
+    web = tmp_path / "web"
+    (web / "folder.js").mkdir(parents=True)
+    (web / "short.js").write_text("1;\n")
+    (web / "long.js").write_text("1;\n" * 100)
+    (web / ".#long.js").symlink_to("nowhere")  # as editors leave them
+    monkeypatch.setattr(importlib.resources, "files", lambda package: tmp_path)
+    pages = Pages()
+    assert pages.find("/folder.js") is None
+    assert pages.find("/.#long.js") is None
+    for path, coding in (("/short.js", None), ("/long.js", "gzip")):
+        page = pages.find(path)
+        assert page is not None
+        response = answer(page, Request(path, Headers({"Accept-Encoding": "gzip"})))
+        assert response.headers.get("Content-Encoding") == coding
 
 
 def test_packaged() -> None:
@@ -207,11 +248,44 @@ def test_any_origin(relay: RelayProcess, path: str) -> None:
         assert client.response.status_code == 101
 
 
+def test_many_origins(chosen: RelayProcess) -> None:
+    """A handshake that names two origins is refused, even if each of them is allowed."""
+    for origins in ([("Origin", APP), ("Origin", "null")], [("Origin", f"{APP}, null")]):
+        with (
+            pytest.raises(InvalidStatus) as refused,
+            chosen.connect("/ws/stream", additional_headers=origins),
+        ):
+            pass
+        assert refused.value.response.status_code in (400, 403)
+
+
+def test_strange_origin(chosen: RelayProcess) -> None:
+    """An origin can't fill the log, nor write on the operator's terminal."""
+    origin = "\x9b2J" + "x" * 5000
+    with pytest.raises(InvalidStatus), chosen.connect("/ws/stream", origin=origin):
+        pass
+    (line,) = chosen.log.wait_for(r".*origin '\\x9b2Jxxx.*")
+    assert len(line[0]) < 500
+
+
 def test_frames_follow_origins(chosen: RelayProcess) -> None:
     """/watch may be framed by the pages that may have viewers."""
     response, _ = get(chosen, "/watch/demo")
     assert f"frame-ancestors 'self' {APP}" in response.headers["Content-Security-Policy"]
     assert "null" not in response.headers["Content-Security-Policy"]
+
+
+def test_etag_follows_policy(relay: RelayProcess, chosen: RelayProcess) -> None:
+    """A page under another policy is got again, though its bytes are the same."""
+    for coding in ("gzip", "identity"):
+        (loose, body), (strict, same) = (
+            get(r, "/watch/demo", Accept_Encoding=coding) for r in (relay, chosen)
+        )
+        assert body == same
+        assert loose.headers["ETag"] != strict.headers["ETag"]
+        unchanged, _ = get(relay, "/share", Accept_Encoding=coding)
+        again, _ = get(chosen, "/share", Accept_Encoding=coding)
+        assert unchanged.headers["ETag"] == again.headers["ETag"]
 
 
 @pytest.mark.parametrize(
@@ -223,6 +297,11 @@ def test_frames_follow_origins(chosen: RelayProcess) -> None:
         ("*", True),
         ("x-gzip", True),
         ("gzip ; q=0.001", True),
+        ("gzip;q=0.5, identity;q=0", True),
+        ("gzip, identity", True),
+        ("gzip, *;q=0", True),
+        ("gzip;q=0.5, identity", False),
+        ("gzip;q=0.5, *", False),
         ("", False),
         ("identity", False),
         ("gzip;q=0", False),
@@ -232,13 +311,25 @@ def test_frames_follow_origins(chosen: RelayProcess) -> None:
         ("gzipped", False),
     ],
 )
-def test_accepts_gzip(accepted: str, is_gzip: bool) -> None:
-    """Accept-Encoding is read as RFC 9110 section 12.5.3 has it."""
-    assert accepts_gzip(accepted) is is_gzip
+def test_prefers_gzip(accepted: str, is_gzip: bool) -> None:
+    """gzip is taken where Accept-Encoding, as RFC 9110 section 12.5.3 has it, likes it best."""
+    assert prefers_gzip(accepted) is is_gzip
+
+
+TAGS = st.from_regex(r'"[!#-~]*"', fullmatch=True)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "W/"]), TAGS), min_size=1), TAGS)
+def test_matches(tags: list[tuple[str, str]], etag: str) -> None:
+    """If-None-Match is a list, weak or not; what is between the quotes may have commas."""
+    known = [tag for _, tag in tags]
+    condition = ", ".join(weak + tag for weak, tag in tags)
+    assert matches(condition, etag) is (etag in known)
+    assert matches(condition, known[-1])
 
 
 @given(st.text())
 def test_strange_headers(text: str) -> None:
     """No value of a request's header is an error."""
-    assert accepts_gzip(text) in (True, False)
+    assert prefers_gzip(text) in (True, False)
     assert matches(text, '"etag"') == (text.strip() == "*" or '"etag"' in text)
