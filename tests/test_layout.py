@@ -77,6 +77,15 @@ def test_tests_mirror_modules(path: Path) -> None:
         assert (TESTS / relative.with_name(f"test_{relative.name}")).is_file()
 
 
+def test_web_is_no_package() -> None:
+    """The pages are files side by side, none of them Python."""
+    files = list((ROOT / "web").iterdir())
+    assert files
+    for file in files:
+        assert file.is_file(), file
+        assert file.suffix in {".html", ".css", ".js", ".svg"}, file
+
+
 def test_top_level() -> None:
     """The top level of the repository is a short list."""
     visible = {path.name for path in ROOT.parent.iterdir() if not path.name.startswith(".")}

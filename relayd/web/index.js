@@ -11,8 +11,8 @@ const snippet = element("snippet", HTMLElement);
 
 /** Return the id that was typed or is in the link that was pasted. @param {string} text */
 function idIn(text) {
-  const path = text.trim().split(/[?#]/)[0].replace(/\/$/, "");
-  const id = path.slice(path.lastIndexOf("/") + 1);
+  const typed = text.trim();
+  const id = typed.match(/\/watch\/([^/?#]+)/)?.[1] ?? typed;
   return STREAM_ID.test(id) ? id : null;
 }
 
@@ -24,7 +24,7 @@ form.addEventListener("submit", (event) => {
     return;
   }
   hint.textContent = field.value.trim()
-    ? "That is no id: it has 1 to 64 letters, digits, - and _."
+    ? "An id has 1 to 64 letters, digits, - and _."
     : "Type an id, or paste a link.";
   field.ariaInvalid = "true";
   field.focus();
@@ -37,7 +37,7 @@ field.addEventListener("input", () => {
 const server = location.origin.replace(/^http/, "ws");
 snippet.textContent =
   `<script type="module" src="${location.origin}/player.js"></script>\n` +
-  `<relayd-player autoplay\n  src="${server}/ws/view/ID"></relayd-player>`;
+  `<relayd-player src="${server}/ws/view/ID" autoplay></relayd-player>`;
 copies(
   element("copy", HTMLButtonElement),
   element("copied", HTMLElement),

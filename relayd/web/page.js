@@ -28,7 +28,7 @@ export function element(id, type) {
 export function copies(button, note, text) {
   let timer = 0;
   button.addEventListener("click", async () => {
-    note.textContent = (await copy(text())) ? "Copied" : "Copying is not allowed here";
+    note.textContent = (await copy(text())) ? "Copied" : "Copying failed";
     clearTimeout(timer);
     timer = window.setTimeout(() => (note.textContent = ""), CONFIRMED);
   });

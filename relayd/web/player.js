@@ -443,8 +443,8 @@ class VideoTrack {
   #clocks = new Map();
   /** @type {VideoDecoder | null} */
   #decoder = null;
-  /** @type {Bytes | null} */
-  #config = null;
+  /** @type {Bytes[]} */
+  #config = [];
   #awaitsKey = true;
   #count = 0;
   #drawnAt = -Infinity;
@@ -469,7 +469,9 @@ class VideoTrack {
     const { type, codec, config, clock } = this.#kind.inspect(data);
     this.#codec = codec ?? this.#codec;
     const known = this.#config;
-    this.#config = config ?? known;
+    if (config) { // a PPS may come after its SPS, in a message of its own
+      this.#config = codec ? [config] : [...known.slice(0, 1), config];
+    }
     if (type === "config") {
       return false;
     }
@@ -485,7 +487,7 @@ class VideoTrack {
     }
     if (!this.#awaitsKey) {
       // A decoder wants the parameters in the same chunk as the keyframe.
-      const whole = isKey && !config && known ? joined(known, data) : data;
+      const whole = isKey && !codec && known.length ? joined(...known, data) : data;
       this.#waiting.push({ data: whole, isKey, clock, at: performance.now() });
       this.#feed();
     }
@@ -633,6 +635,15 @@ const SERVICE_RESTART = 1012, BAD_REQUEST = 4400, NOT_FOUND = 4404, TOO_MANY = 4
  * @property {(end: {code: number, message: string, hasEnded: boolean}) => void} closed
  */
 
+/** @param {string} text @returns {Record<string, any>} Empty, where it is no JSON. */
+function parsed(text) {
+  try {
+    return JSON.parse(text) ?? {};
+  } catch {
+    return {};
+  }
+}
+
 /**
  * Watch a stream; returns a function that leaves, after which the listener hears no more.
  *
@@ -651,7 +662,7 @@ function subscribe(url, listener) {
       listener.message(new Uint8Array(data));
       return;
     }
-    const message = JSON.parse(data);
+    const message = parsed(data);
     if (message.type === "subscribed") {
       listener.subscribed(message.format ?? {});
     } else if (message.type === "stream_resumed") {
@@ -737,7 +748,7 @@ const ICONS = {
 const STYLE = `
 :host {
   display: block; position: relative; aspect-ratio: 16 / 9; overflow: hidden; contain: content;
-  object-fit: contain; background: #0b0c0e; color: #fff;
+  object-fit: contain; background: #000; color: #fff;
   font: 400 1rem/1.45 system-ui, sans-serif; -webkit-tap-highlight-color: transparent;
 }
 :host([hidden]) { display: none; }
@@ -751,7 +762,8 @@ canvas {
 .words {
   position: absolute; inset: 0; display: flex; flex-direction: column; align-items: center;
   justify-content: center; gap: .375rem; padding: 1rem 1.5rem 3.5rem; text-align: center;
-  text-wrap: balance; text-shadow: 0 0 .5rem #000, 0 0 .125rem #000; opacity: 0; pointer-events: none; transition: opacity .2s;
+  text-wrap: balance; text-shadow: 0 0 .5rem #000, 0 0 .125rem #000; opacity: 0;
+  pointer-events: none; transition: opacity .2s;
 }
 .quiet .words { opacity: 1; }
 .words > * { inline-size: min(100%, 34rem); }
@@ -926,6 +938,7 @@ export class RelaydPlayer extends HTMLElement {
     this.#backoff.reset();
     this.#hopefulAt = performance.now();
     this.#rejoinAfter = REJOIN_AFTER;
+    this.#set(this.src ? "connecting" : "idle");
     this.#connect();
   }
 
@@ -992,11 +1005,7 @@ export class RelaydPlayer extends HTMLElement {
   #connect() {
     this.#disconnect();
     if (!this.src) {
-      this.#set("idle");
       return;
-    }
-    if (["idle", "stopped", "unsupported", "refused"].includes(this.#state)) {
-      this.#set("connecting");
     }
     let url;
     try {
@@ -1004,6 +1013,7 @@ export class RelaydPlayer extends HTMLElement {
       url.protocol = url.protocol.replace(/^http/, "ws");
       this.#leave = subscribe(url.href, this.#listener());
     } catch (error) { // not a URL, or ws from a page on https
+      this.#wants = false;
       this.#set("refused", { message: /** @type {Error} */ (error).message, code: 0 });
       return;
     }
@@ -1049,7 +1059,8 @@ export class RelaydPlayer extends HTMLElement {
   /** @param {{code: number, message: string, hasEnded: boolean}} end */
   #closed({ code, message, hasEnded }) {
     const now = performance.now();
-    if (this.#subscribedAt && now - this.#subscribedAt > STEADY) {
+    const wasSubscribed = this.#subscribedAt > 0;
+    if (wasSubscribed && now - this.#subscribedAt > STEADY) {
       this.#backoff.reset();
       this.#hopefulAt = now;
     }
@@ -1062,6 +1073,7 @@ export class RelaydPlayer extends HTMLElement {
     } else if (code === TOO_MANY) {
       this.#set("full", { message, code });
     } else if (code === BAD_REQUEST) {
+      this.#wants = false;
       this.#set("refused", { message: `The server says: ${message}.`, code });
       return;
     } else if (this.#state !== "ended") {
@@ -1070,7 +1082,8 @@ export class RelaydPlayer extends HTMLElement {
     if (this.autoplay) {
       const isSoon = now - this.#hopefulAt < HOPEFUL;
       const delay = isSoon ? this.#backoff.next() : PATIENT_DELAY * (0.5 + Math.random() / 2);
-      this.#retry = window.setTimeout(() => this.#connect(), code === SERVICE_RESTART ? 0 : delay);
+      const isAtOnce = code === SERVICE_RESTART && wasSubscribed;
+      this.#retry = window.setTimeout(() => this.#connect(), isAtOnce ? 0 : delay);
     } else {
       this.#wants = false;
       this.#show();
