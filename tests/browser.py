@@ -48,8 +48,9 @@ def open_page(
         page.goto(url)
         yield page
     surprises = [text for text in complaints if not (expected and re.search(expected, text))]
-    assert surprises == []
-    assert asked <= {"", urlsplit(url).netloc, *hosts}  # blob: and data: have no host
+    assert not surprises, surprises
+    foreign = asked - {"", urlsplit(url).netloc, *hosts}  # blob: and data: have no host
+    assert not foreign, foreign
 
 
 @contextmanager
