@@ -114,7 +114,7 @@ def test_held(start_relay: StartRelay, loop: str) -> None:
     ):
         # What it holds must come through at the end.
         held.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**17)
-        neighbour = Neighbour(streamer, neighbour_viewer)
+        neighbour = Neighbour(relay, streamer, neighbour_viewer)
         flood = Flood(held)
         began = now = time.monotonic()
         arrivals: list[float] = []
