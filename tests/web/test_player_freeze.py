@@ -200,6 +200,7 @@ def test_freeze() -> None:
         assert drawn(pages["still"])[-1].at < thawed + SOON
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("group", [10, 300])
 def test_catching_up(relay: RelayProcess, stream_id: str, group: int) -> None:
     """Of many frames at once those before the last keyframes are not decoded, and few are drawn."""
