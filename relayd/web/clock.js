@@ -3,10 +3,9 @@
  * late the picture is.
  */
 
-/** @typedef {Uint8Array<ArrayBuffer>} Bytes */
+import { CLOCK_ID, joined } from "./player.js";
 
-/** Marks the time: the UUID of a H.264 SEI message, the start of a JPEG comment. */
-const CLOCK_ID = new TextEncoder().encode("relaydLag clock1");
+/** @typedef {import("./player.js").Bytes} Bytes */
 
 // NAL unit types, ITU-T H.264 table 7-1; the type of a SEI message, D.1.
 const NAL_SEI = 6, NAL_DELIMITER = 9;
@@ -73,15 +72,4 @@ function afterDelimiter(unit) {
   }
   const next = unit.indexOf(1, first); // the delimiter's own byte is 0x10 to 0xf0
   return unit[next - 3] === 0 ? next - 3 : next - 2;
-}
-
-/** @param {...(Bytes | number[])} parts */
-function joined(...parts) {
-  const whole = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }

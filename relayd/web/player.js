@@ -42,7 +42,7 @@
  * Marks the capture time in a frame: UUID of a H.264 SEI message, or start of a JPEG comment. Eight
  * bytes follow, a big-endian number of ms since the Unix epoch.
  */
-const CLOCK_ID = new TextEncoder().encode("relaydLag clock1");
+export const CLOCK_ID = new TextEncoder().encode("relaydLag clock1");
 const CLOCK_SIZE = CLOCK_ID.length + 8;
 
 /** @param {Bytes} data @param {number[]} bytes @param {number} [at] */
@@ -59,8 +59,8 @@ function readClock(data, at) {
   return Number(view.getBigUint64(0));
 }
 
-/** @param {...Bytes} parts */
-function joined(...parts) {
+/** @param {...(Bytes | number[])} parts */
+export function joined(...parts) {
   const whole = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
   let at = 0;
   for (const part of parts) {
