@@ -21,6 +21,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from relayd.ctl.usage import own_cpu_seconds
+
 PATIENCE = 15
 """Seconds that a test waits for an event before it fails."""
 
@@ -182,8 +184,7 @@ class RelayProcess:
         """
         if sys.platform != "linux":
             return time.monotonic()
-        # Made as clock_getcpuclockid(3) makes it, which Python lacks.
-        return time.clock_gettime(~self.process.pid << 3 | 2)
+        return own_cpu_seconds(self.process.pid)
 
     def memory(self) -> int:
         """Return the resident memory of the process, in bytes (Linux)."""

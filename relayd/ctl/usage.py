@@ -21,10 +21,10 @@ def cpu_seconds(pid: int) -> float:
     Exact for what runs; what has ended is counted in clock ticks, 10 ms as a rule. 0 if there is no
     such process.
     """
-    return sum(map(_own_cpu_seconds, _family(pid)))
+    return sum(map(own_cpu_seconds, _family(pid)))
 
 
-def _own_cpu_seconds(pid: int) -> float:
+def own_cpu_seconds(pid: int) -> float:
     """Return the CPU time of a process and of those that it has waited for."""
     # proc(5): fields 14 to 17 of stat are utime, stime, cutime and cstime, in ticks; field 2, the
     # name, may have spaces and brackets.
