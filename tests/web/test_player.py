@@ -64,6 +64,21 @@ def source(relay: RelayProcess, stream_id: str) -> str:
     return f'src="{relay.url}/ws/view/{stream_id}"'
 
 
+@contextmanager
+def playing(
+    browser: Any, relay: RelayProcess, stream_id: str
+) -> Iterator[tuple[ClientConnection, Any]]:
+    """Let a player show the first ten pictures of a clip; give the streamer and the page."""
+    with (
+        relay.stream(stream_id) as (streamer, _),
+        embed(browser, relay, f"autoplay {source(relay, stream_id)}") as page,
+    ):
+        wait_for_state(page, "waiting")
+        push(streamer, clip("baseline", 10))
+        wait_for_picture(page, 9)
+        yield streamer, page
+
+
 def events(page: Any, *types: str) -> list[Any]:
     """Return the events of these types that came since the last look, each with its detail."""
     heard = page.evaluate("recorder.events.splice(0)")
@@ -176,13 +191,7 @@ def test_without_autoplay(browser: Any, relay: RelayProcess, stream_id: str) -> 
 
 def test_pause(browser: Any, relay: RelayProcess, stream_id: str) -> None:
     """A viewer who pauses gets no frames; the last picture stays, and play shows the newest."""
-    with (
-        relay.stream(stream_id) as (streamer, _),
-        embed(browser, relay, f"autoplay {source(relay, stream_id)}") as page,
-    ):
-        wait_for_state(page, "waiting")
-        push(streamer, clip("baseline", 10))
-        wait_for_picture(page, 9)
+    with playing(browser, relay, stream_id) as (streamer, page):
         page.evaluate(f"{PLAYER}.pause()")
         assert wait_for_state(page, "stopped") == "Stopped. Press play to watch again."
         relay.log.wait_for(f"viewer {stream_id} .*: left")
@@ -195,13 +204,7 @@ def test_pause(browser: Any, relay: RelayProcess, stream_id: str) -> None:
 
 def test_removal(browser: Any, relay: RelayProcess, stream_id: str) -> None:
     """A player that is taken off the page leaves the stream; put back, it is there again."""
-    with (
-        relay.stream(stream_id) as (streamer, _),
-        embed(browser, relay, f"autoplay {source(relay, stream_id)}") as page,
-    ):
-        wait_for_state(page, "waiting")
-        push(streamer, clip("baseline", 10))
-        wait_for_picture(page, 9)
+    with playing(browser, relay, stream_id) as (streamer, page):
         page.evaluate(f"globalThis.player = {PLAYER}; player.remove()")
         relay.log.wait_for(f"viewer {stream_id} .*: left")
         assert page.evaluate("player.state") == "idle"
@@ -215,13 +218,9 @@ def test_another_source(browser: Any, relay: RelayProcess, stream_id: str) -> No
     """With another `src` it shows another stream, and nothing of the one before."""
     other = f"{stream_id}-2"
     with (
-        relay.stream(stream_id) as (streamer, _),
         relay.stream(other) as (another, _),
-        embed(browser, relay, f"autoplay {source(relay, stream_id)}") as page,
+        playing(browser, relay, stream_id) as (_, page),
     ):
-        wait_for_state(page, "waiting")
-        push(streamer, clip("baseline", 10))
-        wait_for_picture(page, 9)
         page.evaluate(f"{PLAYER}.src = '{relay.url}/ws/view/{other}'")
         relay.log.wait_for(f"viewer {stream_id} .*: left")
         wait_for_state(page, "waiting")

@@ -1,11 +1,9 @@
 """The share page: what it captures, and what of that is on the wire."""
 
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
-import sharing
 from browser import wait_until
 from harness import RelayProcess, receive
 from sharing import GREEN, RED, STILL, OpenShare, decode, frames_of, take, take_key, watch
@@ -95,20 +93,6 @@ NOISE = """
 </script>
 """
 """A tab that no encoder makes small."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A browser for the tests of this module."""
-    with sharing.open_browser() as browser:
-        yield browser
-
-
-@pytest.fixture
-def open_share(browser: Any) -> Iterator[OpenShare]:
-    """Open share pages, which end with the test."""
-    with sharing.share_pages(browser) as open_share:
-        yield open_share
 
 
 def test_a_shared_tab_arrives_as_h264(relay: RelayProcess, open_share: OpenShare) -> None:

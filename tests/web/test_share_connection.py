@@ -2,30 +2,15 @@
 
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import sharing
 from browser import UNREACHABLE, wait_until
 from harness import RelayProcess, receive
 from sharing import OpenShare, next_text, take, watch
 
 FOCUSED = "document.activeElement.id"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A browser for the tests of this module."""
-    with sharing.open_browser() as browser:
-        yield browser
-
-
-@pytest.fixture
-def open_share(browser: Any) -> Iterator[OpenShare]:
-    """Open share pages, which end with the test."""
-    with sharing.share_pages(browser) as open_share:
-        yield open_share
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "restarted"])
