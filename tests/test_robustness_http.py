@@ -155,6 +155,7 @@ def test_full(start_relay: StartRelay) -> None:
             pass
 
 
+@pytest.mark.alone
 @ON_LINUX
 def test_silent_crowd(start_relay: StartRelay, many_files: None) -> None:
     """1,000 connections and 1,000 WebSockets that say nothing are let go, with their memory."""

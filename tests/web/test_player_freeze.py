@@ -153,7 +153,8 @@ def test_freeze() -> None:
     """After a freeze of 20 s a page soon shows a picture that is less than half a second old."""
     start = threading.Event()
     with ExitStack() as stack:
-        relay = stack.enter_context(RelayProcess())
+        # So that it always lets a frozen page go: by default that may take 18.75 s.
+        relay = stack.enter_context(RelayProcess("--stall-timeout", "10s"))
         browser = stack.enter_context(open_chromium())
         second = browser.browser_type.launch(
             executable_path=require_tool("chromium"), args=CHROMIUM_FLAGS
