@@ -16,6 +16,9 @@ const MediaStreamTrackProcessor = Reflect.get(globalThis, "MediaStreamTrackProce
 /** Ms after a frame of a video element at which it is looked at again. */
 const LATE_LOOK = 250;
 
+/** Ms without a first picture after which the browser is asked for one. */
+const FIRST_PATIENCE = 1000;
+
 const FRAME_RATE = { ideal: 30, max: 30 };
 
 /** Software encoders can do no more. */
@@ -118,11 +121,42 @@ export function explain(error, source) {
  * @param {AbortSignal} signal
  */
 export function takePictures(track, video, take, signal) {
+  const settle = refreshUntilSettled(track);
+  signal.addEventListener("abort", settle);
+  const settleAndTake = (/** @type {Picture} */ picture) => {
+    settle();
+    take(picture);
+  };
   if (MediaStreamTrackProcessor) {
-    readTrack(new MediaStreamTrackProcessor({ track }).readable.getReader(), take, signal);
+    const { readable } = new MediaStreamTrackProcessor({ track });
+    readTrack(readable.getReader(), settleAndTake, signal);
   } else {
-    watchVideo(video, take, signal);
+    watchVideo(video, settleAndTake, signal);
   }
+}
+
+/**
+ * Ask for a first picture now and then, until the returned function is called.
+ *
+ * Of a tab that stands still Chromium at times loses the only one; when somebody else begins to
+ * look at the same source, everybody gets another.
+ *
+ * @param {MediaStreamTrack} track
+ */
+function refreshUntilSettled(track) {
+  const other = document.createElement("video");
+  other.autoplay = other.muted = true;
+  /** @type {MediaStreamTrack | null} */
+  let copy = null;
+  const timer = setInterval(() => {
+    copy?.stop();
+    copy = track.clone();
+    other.srcObject = new MediaStream([copy]);
+  }, FIRST_PATIENCE);
+  return () => {
+    clearInterval(timer);
+    copy?.stop();
+  };
 }
 
 /**

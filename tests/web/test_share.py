@@ -70,6 +70,26 @@ COUNTED = """
 """
 """Counts `encodes`, and keeps the `bitrates` of configurations."""
 
+LOSES_FIRST = """
+    let isAsked = false;
+    const { clone } = MediaStreamTrack.prototype;
+    MediaStreamTrack.prototype.clone = function () {
+      isAsked = true;
+      return clone.call(this);
+    };
+    const { read } = ReadableStreamDefaultReader.prototype;
+    ReadableStreamDefaultReader.prototype.read = async function () {
+      for (;;) {
+        const result = await read.call(this);
+        if (isAsked || result.done) {
+          return result;
+        }
+        result.value.close();
+      }
+    };
+"""
+"""Gives no picture until it is asked for one by another use of the track."""
+
 BACKLOG = """
     Object.defineProperty(WebSocket.prototype, "bufferedAmount", {
       get: () => window.backlog ?? 0,
@@ -245,6 +265,15 @@ def test_a_static_screen(
             (frame,) = take(second, 1)
     assert frame.at - asked_at < PROMPT
     assert frame.is_key
+    decode([frame]).check(0, RED)
+
+
+def test_a_first_picture_that_is_lost(relay: RelayProcess, open_share: OpenShare) -> None:
+    """Chromium may lose the only picture of what stands still; it is asked for another."""
+    share = open_share(relay, LOSES_FIRST, STILL.format(RED))
+    share.start()
+    with watch(relay, share.id) as (viewer, _):
+        frame = take_key(viewer)
     decode([frame]).check(0, RED)
 
 
