@@ -13,6 +13,7 @@ import click
 from . import __version__
 from .config import SETTINGS, Config, ConfigError
 from .server import Relay, StartError
+from .systemd import Notifier, listening_sockets
 
 CANNOT_RUN = 1
 BAD_USAGE = 2
@@ -69,7 +70,8 @@ def run(check: bool, **values: str | None) -> None:
 
 
 async def _serve(config: Config) -> None:
-    await Relay(config).run()
+    sockets = [sock for _, sock in listening_sockets()]
+    await Relay(config, Notifier(), sockets).run()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -223,7 +223,7 @@ class Config:
         20.0, _time(0, 3600), "Time that a ping may go unanswered; 0 waits for ever."
     )
     drain_timeout: float = _setting(
-        5.0, _time(0, 3600), "Time that connections have to close when relayd is stopped."
+        5.0, _time(0, 3600), "Time that streams go on when relayd is stopped; then they are closed."
     )
     allowed_origins: tuple[str, ...] = _setting(
         (),

@@ -113,6 +113,11 @@ class Connection(ServerConnection):
         return _ENDINGS.get(sent.code) or f"closed: {sent}"
 
     @property
+    def is_viewer(self) -> bool:
+        """Whether frames are sent to it."""
+        return self._viewer is not None
+
+    @property
     def is_finished(self) -> bool:
         """Whether the client has closed as one does that has nothing more to send."""
         received = self.protocol.close_rcvd

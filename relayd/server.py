@@ -6,7 +6,8 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from http import HTTPStatus
 from types import FrameType
 from typing import Any, cast
@@ -26,6 +27,7 @@ from .handlers.stream import stream
 from .handlers.view import view
 from .protocol import SIGNALLING_LIMIT, CloseCode, Refusal, error
 from .session import Registry
+from .systemd import Notifier
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,19 @@ CLOSE_TIMEOUT = 10.0
 BACKLOG = 1024
 """Connections that may wait to be accepted: asyncio's 100 are too few when all viewers of a
 restarted relay come back at once."""
+
+CLOSES_PER_SECOND = 1000
+"""How fast a relay that stops lets its clients go: each comes back at once, most to one that has
+just started, and a handshake takes it a third of a millisecond."""
+
+CLOSE_STEP = 0.02
+"""Seconds between some of these closes and the next."""
+
+CLOSE_PATIENCE = 2.0
+"""Seconds that clients have to answer the last of these closes."""
+
+STATUS_INTERVAL = 2.0
+"""Seconds between two looks at what the service manager is told."""
 
 SPARE_FILES = 64
 """File descriptors that the process needs beside its connections."""
@@ -59,10 +74,17 @@ class Relay:
     It belongs to the event loop that it is made in.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(
+        self,
+        config: Config,
+        notifier: Notifier | None = None,
+        sockets: Sequence[socket.socket] = (),
+    ) -> None:
         self.config = config
+        self._notifier = notifier or Notifier({})
         self.registry = Registry(config, asyncio.get_running_loop())
         self._http = http.Responder(config, self.registry)
+        self._sockets = sockets
         self._connections: set[Connection] = set()
         self._stop = asyncio.Event()
 
@@ -86,13 +108,18 @@ class Relay:
         _keep_freed_memory()
         _collect_rarely()
         with _signals_call(self.stop):
-            server = await self.listen()
+            servers = await self.listen()
+            self._notifier.ready()
+            self._report()
             await self._stop.wait()
+            self._notifier.stopping()
             await self._drain()
-            server.close(close_connections=False)
+            for server in servers:
+                server.close(close_connections=False)
             await asyncio.sleep(0)  # close() stops listening in a task of its own
             self._abort()
-            await server.wait_closed()
+            for server in servers:
+                await server.wait_closed()
         logger.info("stopped")
 
     def stop(self) -> None:
@@ -101,41 +128,47 @@ class Relay:
             self._abort()
         self._stop.set()
 
-    async def listen(self) -> Server:
-        """Open the listening sockets.
+    async def listen(self) -> list[Server]:
+        """Listen on the sockets that the service manager hands over, else on one's own.
 
         Raises:
             StartError: If that can't be done.
         """
         config = self.config
         try:
-            server = await serve(
-                self._handle,
-                config.host,
-                config.port,
-                compression=None,
-                process_request=self._process_request,
-                server_header="relayd",
-                open_timeout=config.register_timeout,
-                ping_interval=config.ping_interval or None,
-                ping_timeout=config.ping_timeout or None,
-                close_timeout=CLOSE_TIMEOUT,
-                max_size=SIGNALLING_LIMIT,
-                # A viewer is paused as soon as the kernel refuses one byte.
-                write_limit=0,
-                logger=logging.getLogger("relayd.websockets"),
-                create_connection=cast(type[ServerConnection], self._create_connection),
-                backlog=BACKLOG,
-            )
+            if self._sockets:
+                servers = [await self._serve(sock=sock) for sock in self._sockets]
+            else:
+                servers = [await self._serve(host=config.host, port=config.port)]
         except OSError as exc:
             reason = exc.strerror or str(exc)
             if exc.errno and exc.errno > 0:  # not a resolver's; asyncio's text repeats the address
                 reason = os.strerror(exc.errno)
             raise StartError(f"cannot listen on {config.host}:{config.port}: {reason}") from None
-        for sock in server.sockets:
+        for sock in (sock for server in servers for sock in server.sockets):
             address = format_address(sock.getsockname())
             logger.info("relayd %s listening on %s", __version__, address)
-        return server
+        return servers
+
+    async def _serve(self, **where: Any) -> Server:
+        config = self.config
+        return await serve(
+            self._handle,
+            compression=None,
+            process_request=self._process_request,
+            server_header="relayd",
+            open_timeout=config.register_timeout,
+            ping_interval=config.ping_interval or None,
+            ping_timeout=config.ping_timeout or None,
+            close_timeout=CLOSE_TIMEOUT,
+            max_size=SIGNALLING_LIMIT,
+            # A viewer is paused as soon as the kernel refuses one byte.
+            write_limit=0,
+            logger=logging.getLogger("relayd.websockets"),
+            create_connection=cast(type[ServerConnection], self._create_connection),
+            backlog=BACKLOG,
+            **where,
+        )
 
     def _create_connection(
         self, protocol: ServerProtocol, server: Server, **settings: Any
@@ -182,25 +215,51 @@ class Relay:
             log.info("%s before its first message", connection.ending)
 
     async def _drain(self) -> None:
-        """Close every WebSocket, and give the clients DRAIN_TIMEOUT to answer."""
+        """Let clients go on for DRAIN_TIMEOUT, then let those go that are left, a few at a time."""
         logger.info(
             "stopping: %d streams, %d viewers; a second signal stops at once",
             self.registry.stream_count,
             self.registry.viewer_count,
         )
+        # New ones are refused from now on.
         clients = [c for c in self._connections if c.state is OPEN]
-        for client in clients:
-            client.end(CloseCode.SERVICE_RESTART)
-        try:
-            async with asyncio.timeout(self.config.drain_timeout):
-                for client in clients:
-                    await client.wait_closed()
-        except TimeoutError:
-            logger.warning("some clients did not close within DRAIN_TIMEOUT")
+        if await _ended(clients, self.config.drain_timeout):
+            return
+        clients = [c for c in clients if c.state is OPEN]
+        clients.sort(key=lambda c: not c.is_viewer)  # the end of a stream would be that of them all
+        logger.info("closing %d connections", len(clients))
+        step = round(CLOSES_PER_SECOND * CLOSE_STEP)
+        for first in range(0, len(clients), step):
+            for client in clients[first : first + step]:
+                client.end(CloseCode.SERVICE_RESTART)
+            await asyncio.sleep(CLOSE_STEP)
+        if not await _ended(clients, CLOSE_PATIENCE):
+            logger.warning("some clients did not answer the close frame")
+
+    def _report(self) -> None:
+        """Tell the service manager what goes on, again and again as long as the loop turns."""
+        if not self._notifier.is_listening:
+            return
+        self._notifier.alive()
+        streams, viewers = self.registry.stream_count, self.registry.viewer_count
+        self._notifier.status(f"{streams} streams, {viewers} viewers")
+        interval = min(STATUS_INTERVAL, self._notifier.watchdog_interval or STATUS_INTERVAL)
+        asyncio.get_running_loop().call_later(interval, self._report)
 
     def _abort(self) -> None:
         for connection in self._connections:
             connection.transport.abort()
+
+
+async def _ended(clients: Iterable[Connection], seconds: float) -> bool:
+    """Wait for the end of these connections; tell whether it came in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            for client in clients:
+                await client.wait_closed()
+    except TimeoutError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

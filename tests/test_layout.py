@@ -22,8 +22,9 @@ ROOMS = {
     "throttle": set(),
     "connection": {"framing", "sendqueue", "throttle", "relay", "protocol"},
     "handlers": {"session", "connection", "relay", "protocol", "config"},
-    "server": {"handlers", "session", "connection", "relay", "protocol", "config"},
-    "cli": {"config", "server"},
+    "systemd": set(),
+    "server": {"handlers", "session", "connection", "relay", "protocol", "config", "systemd"},
+    "cli": {"config", "server", "systemd"},
     "__main__": {"cli"},
     "ctl": {"protocol"},
 }

@@ -1,15 +1,19 @@
 """The serve loop: start, signals, drain."""
 
 import json
+import selectors
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 from harness import PATIENCE, RelayProcess, close_code
+
+from relayd.server import CLOSES_PER_SECOND
 
 LOOPS = pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 
@@ -18,7 +22,7 @@ LOOPS = pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop(start_relay: Callable[..., RelayProcess], number: int, loop: str) -> None:
     """On a signal, streamers and viewers get close 1012 and nothing else; the exit code is 0."""
-    relay = start_relay(loop=loop)
+    relay = start_relay("--drain-timeout", "0", loop=loop)
     with (
         relay.stream("x") as (streamer, _),
         relay.view("x") as viewer,
@@ -62,12 +66,12 @@ def raw_viewer(relay: RelayProcess, stream_id: str) -> socket.socket:
 
 @LOOPS
 def test_drain(start_relay: Callable[..., RelayProcess], loop: str) -> None:
-    """While clients close, /health is 503 and new WebSockets are; after DRAIN_TIMEOUT all ends."""
+    """Streams go on for DRAIN_TIMEOUT while /health and new WebSockets get 503; then all ends."""
     relay = start_relay("--drain-timeout", "700ms", loop=loop)
-    with relay.stream("x"), raw_viewer(relay, "x") as stubborn:
+    with relay.stream("x") as (streamer, _), raw_viewer(relay, "x") as stubborn:
         began = time.monotonic()
         relay.signal(signal.SIGTERM)
-        assert stubborn.recv(1000) == bytes((0x88, 2)) + (1012).to_bytes(2)
+        relay.log.wait_for("stopping: 1 streams, 1 viewers")
         response, body = relay.request("GET", "/health")
         assert response.status == 503
         assert json.loads(body)["status"] == "draining"
@@ -76,18 +80,52 @@ def test_drain(start_relay: Callable[..., RelayProcess], loop: str) -> None:
         response, _ = relay.request("GET", "/ws/stream", upgrade)
         assert response.status == 503
         assert response.headers["Retry-After"] == "5"
-        assert relay.wait() == 0
+        streamer.send(b"still here")
+        assert stubborn.recv(12, socket.MSG_WAITALL) == b"\x82\x0astill here"
+        assert stubborn.recv(1000) == bytes((0x88, 2)) + (1012).to_bytes(2)
         assert 0.7 <= time.monotonic() - began < 5
-    relay.log.wait_for("warning some clients did not close within DRAIN_TIMEOUT")
+        assert relay.wait() == 0
+    relay.log.wait_for("warning some clients did not answer the close frame")
+
+
+@LOOPS
+def test_drain_ends_early(start_relay: Callable[..., RelayProcess], loop: str) -> None:
+    """When all clients have left, the relay does not wait any longer."""
+    relay = start_relay("--drain-timeout", "1h", loop=loop)
+    with relay.stream("x"), relay.view("x"):
+        relay.signal(signal.SIGTERM)
+        relay.log.wait_for("stopping")
+    assert relay.wait() == 0
+
+
+def test_closes_are_spread(start_relay: Callable[..., RelayProcess]) -> None:
+    """A crowd is let go over a while, so that it does not come back at one moment."""
+    crowd = 200
+    relay = start_relay("--drain-timeout", "0", "--max-viewers-per-stream", str(crowd))
+    with ExitStack() as stack:
+        stack.enter_context(relay.stream("x"))
+        viewers = [stack.enter_context(raw_viewer(relay, "x")) for _ in range(crowd)]
+        relay.signal(signal.SIGTERM)
+        closed = set()
+        with selectors.DefaultSelector() as selector:
+            for viewer in viewers:
+                selector.register(viewer, selectors.EVENT_READ)
+            while selector.get_map():
+                for key, _ in selector.select(PATIENCE):
+                    closed.add(time.monotonic())
+                    selector.unregister(key.fileobj)
+        assert max(closed) - min(closed) > 0.8 * crowd / CLOSES_PER_SECOND
+        relay.signal(signal.SIGTERM)
+        assert relay.wait() == 0
 
 
 @LOOPS
 def test_second_signal(start_relay: Callable[..., RelayProcess], loop: str) -> None:
     """A second signal ends the relay at once, whatever the clients do."""
     relay = start_relay("--drain-timeout", "1h", loop=loop)
-    with relay.stream("x"), raw_viewer(relay, "x") as stubborn:
+    with relay.stream("x"), raw_viewer(relay, "x"):
         relay.signal(signal.SIGTERM)
-        assert stubborn.recv(1000)
+        relay.log.wait_for("stopping")
         relay.signal(signal.SIGINT)
         assert relay.wait() == 0
 
