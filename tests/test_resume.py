@@ -392,7 +392,7 @@ def test_joiner_after_resume(relay: RelayProcess) -> None:
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 def test_stop_while_paused(start_relay: StartRelay, loop: str) -> None:
     """SIGTERM waits for no streamer, and the log never shows a token."""
-    settings = {"RESUME_WINDOW": "1h", "DRAIN_TIMEOUT": "1h", "LOG_LEVEL": "debug"}
+    settings = {"RESUME_WINDOW": "1h", "DRAIN_TIMEOUT": "0", "LOG_LEVEL": "debug"}
     relay = start_relay(env=settings, loop=loop)
     with (
         start(relay, "live") as streamer,

@@ -181,7 +181,7 @@ def test_unusable_pipe_ends_the_stream(relay: RelayProcess, relayctl: Start, fif
 
 def test_the_server_restarts(start_relay: Callable[..., RelayProcess], relayctl: Start) -> None:
     """A server that restarts gets the stream again, under the same id, and viewers may join."""
-    relay = start_relay()
+    relay = start_relay("--drain-timeout", "0")
     process = relayctl("publish", "--test-pattern", "--id", "again", "--server", relay.url)
     assert read_id(process) == "again"
     relay.signal(signal.SIGTERM)
