@@ -182,6 +182,10 @@ class Connection(ServerConnection):
         """Return how many seconds the network will take for these bytes more, 0 if unknown."""
         return self._send_queue.delay(size) if self._send_queue is not None else 0.0
 
+    def network(self) -> tuple[int, float] | None:
+        """Return the bytes that have not been acknowledged and the round trip in seconds."""
+        return self._send_queue.network() if self._send_queue is not None else None
+
     async def ended(self) -> None:
         """Wait until either side has closed, or the connection is lost."""
         while self.protocol.state is OPEN:

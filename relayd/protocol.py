@@ -58,6 +58,11 @@ class Refusal(Exception):
     def __str__(self) -> str:
         return self.message
 
+    @classmethod
+    def reason(cls) -> str:
+        """Return the reason as a label of a metric: ``stream_not_found``."""
+        return re.sub(r"(?<=.)(?=[A-Z])", "_", cls.__name__).lower()
+
 
 class InvalidMessage(Refusal):
     """The first message is not JSON, not an object, of another type, or binary."""
@@ -120,6 +125,20 @@ class TooManyViewers(Refusal):
 
     message = "too many viewers"
     code = CloseCode.TOO_MANY
+
+
+REFUSALS = (
+    InvalidMessage,
+    InvalidStreamId,
+    InvalidFormat,
+    StreamIdMismatch,
+    StreamNotFound,
+    TimedOut,
+    StreamIdInUse,
+    TooManyStreams,
+    TooManyViewers,
+)
+"""Every refusal that there is."""
 
 
 def check_stream_id(stream_id: object) -> str:

@@ -30,6 +30,7 @@ _SIOCOUTQ = 0x5411
 
 # struct tcp_info of linux/tcp.h, Linux 4.10 or later.
 _TCP_INFO_SIZE = 168
+_RTT = struct.Struct("=I"), 68
 _BYTES_ACKED = struct.Struct("=Q"), 120
 _MIN_RTT = struct.Struct("=I"), 148
 _DELIVERY_RATE = struct.Struct("=Q"), 160
@@ -40,6 +41,7 @@ class _State(NamedTuple):
     acknowledged: int  # bytes so far
     rate: int  # bytes a second that the network delivered last
     round_trip: float  # seconds, at the least that was seen
+    smoothed: float  # seconds, of late
 
 
 class SendQueue:
@@ -89,6 +91,11 @@ class SendQueue:
         state = self._look()
         return state.acknowledged if state is not None else 0
 
+    def network(self) -> tuple[int, float] | None:
+        """Return the bytes that have not been acknowledged and the round trip in seconds."""
+        state = self._look()
+        return (state.outstanding, state.smoothed) if state is not None else None
+
     def _look(self) -> _State | None:
         if sys.platform != "linux" or not self._is_known:
             return None
@@ -110,4 +117,5 @@ class SendQueue:
             field(_BYTES_ACKED),
             field(_DELIVERY_RATE),
             field(_MIN_RTT) / 1e6,
+            field(_RTT) / 1e6,
         )

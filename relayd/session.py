@@ -6,10 +6,11 @@ The registry owns the streams, a stream owns its viewers. No asyncio and no sock
 import logging
 import secrets
 import string
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from .config import Config
+from .counters import Counters
 from .feedback import Clock, Feedback, Timer
 from .protocol import (
     CloseCode,
@@ -39,7 +40,13 @@ _TOKEN_SIZE = 16
 
 
 class Streamer(Protocol):
-    """The connection that a stream's frames come from."""
+    """The connection that a stream's frames come from.
+
+    Attributes:
+        peer: Its address, for the operator.
+    """
+
+    peer: str
 
     def send_text(self, text: str, /) -> None:
         """Send a text message."""
@@ -50,6 +57,35 @@ class Streamer(Protocol):
         ...
 
 
+class Attendance:
+    """Every viewer of a relay by number, until its connection has ended.
+
+    Args:
+        counters: Told what those got that have left.
+    """
+
+    def __init__(self, counters: Counters) -> None:
+        self.viewers: dict[int, Viewer] = {}
+        self._counters = counters
+
+    def next_number(self) -> int:
+        """Return the number of the next viewer."""
+        self._counters.viewers += 1
+        return self._counters.viewers
+
+    def add(self, viewer: Viewer) -> None:
+        """Let a viewer in."""
+        self.viewers[viewer.number] = viewer
+
+    def remove(self, viewer: Viewer) -> None:
+        """Let a viewer go that is closed."""
+        if self.viewers.pop(viewer.number, None) is not None:
+            counters = self._counters
+            counters.frames_sent += viewer.delivered
+            counters.bytes_sent += viewer.delivered_size
+            counters.drops.update(viewer.drops)
+
+
 class Stream:
     """One streamer's frames and the viewers that get them.
 
@@ -57,15 +93,29 @@ class Stream:
 
     Attributes:
         id: The key that viewers ask for.
+        began: When it began, by the registry's clock.
         fan_out: Takes the streamer's frames.
+        resumes: How often a streamer has taken it up again.
     """
 
-    def __init__(self, stream_id: str, config: Config, clock: Clock) -> None:
+    def __init__(
+        self,
+        stream_id: str,
+        config: Config,
+        clock: Clock,
+        counters: Counters,
+        attendance: Attendance,
+    ) -> None:
         self.id = stream_id
+        self.began = clock.time()
+        self.resumes = 0
         limits = Limits(config.max_lag, config.viewer_buffer, config.group_buffer)
         drop_log = DropLog(stream_id, clock.time)
-        self.fan_out = FanOut(limits, drop_log, clock.time, self._request_keyframe)
+        self.fan_out = FanOut(
+            limits, drop_log, clock.time, self._request_keyframe, counters.frame_lag
+        )
         self._clock = clock
+        self._attendance = attendance
         self._max_viewers = config.max_viewers_per_stream
         self._resume_window = config.resume_window
         self._viewers: set[Viewer] = set()
@@ -79,6 +129,16 @@ class Stream:
     def viewer_count(self) -> int:
         """The number of viewers."""
         return len(self._viewers)
+
+    @property
+    def viewers(self) -> Iterable[Viewer]:
+        """Its viewers, in the order of their numbers."""
+        return sorted(self._viewers, key=lambda viewer: viewer.number)
+
+    @property
+    def streamer(self) -> Streamer | None:
+        """The connection that its frames come from, None while it waits for one."""
+        return self._streamer
 
     @property
     def needs_keyframe(self) -> bool:
@@ -138,6 +198,7 @@ class Stream:
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
+        self.resumes += 1
         self.begin(streamer, request, resumed=True)
         self._tell_status(stream_resumed(self._format))
         self.fan_out.await_keyframe()
@@ -160,10 +221,12 @@ class Stream:
             sink,
             peer,
             self.fan_out,
+            number=self._attendance.next_number(),
             tells_gaps="gaps" in features,
             tells_status="status" in features,
         )
         self._viewers.add(viewer)
+        self._attendance.add(viewer)
         sink.attach(viewer)
         viewer.send(text_frame(subscribed(self.id, request.features, self._format)))
         if viewer.tells_status and self._streamer is None:
@@ -175,6 +238,7 @@ class Stream:
     def remove_viewer(self, viewer: Viewer) -> None:
         """Send no more to a viewer that has left; no error if the stream has ended meanwhile."""
         viewer.close()
+        self._attendance.remove(viewer)
         if viewer in self._viewers:
             self._viewers.remove(viewer)
             self._count_viewers()
@@ -221,12 +285,23 @@ class Registry:
     Args:
         config: The limits.
         clock: Tells the time, and when a lost streamer has been waited for long enough.
+
+    Attributes:
+        counters: What has happened so far.
+        attendance: The viewers of all streams, and of those that have just ended.
     """
 
     def __init__(self, config: Config, clock: Clock) -> None:
         self._config = config
         self._clock = clock
         self._streams: dict[str, Stream] = {}
+        self.counters = Counters()
+        self.attendance = Attendance(self.counters)
+
+    @property
+    def streams(self) -> Iterable[Stream]:
+        """The streams, in the order of their ids."""
+        return [self._streams[stream_id] for stream_id in sorted(self._streams)]
 
     @property
     def stream_count(self) -> int:
@@ -253,12 +328,15 @@ class Registry:
             if not stream.accepts(request.resume_token):
                 raise StreamIdInUse
             stream.resume(streamer, request)
+            self.counters.resumes += 1
             return stream, True
         if len(self._streams) >= self._config.max_streams:
             raise TooManyStreams
         if stream_id is None:
             stream_id = self._draw_id()
-        stream = self._streams[stream_id] = Stream(stream_id, self._config, self._clock)
+        stream = Stream(stream_id, self._config, self._clock, self.counters, self.attendance)
+        self._streams[stream_id] = stream
+        self.counters.streams += 1
         stream.begin(streamer, request)
         return stream, False
 
@@ -286,9 +364,33 @@ class Registry:
         else:
             self.end(stream)
 
+    def kick_stream(self, stream_id: str) -> None:
+        """End a stream, and close its streamer's connection.
+
+        Raises:
+            StreamNotFound: If there is none with this id.
+        """
+        stream = self.find(stream_id)
+        streamer = stream.streamer
+        self.counters.kicks += 1
+        self.end(stream)
+        if streamer is not None:
+            streamer.end(CloseCode.POLICY_VIOLATION)
+
+    def kick_viewer(self, number: int) -> bool:
+        """Close a viewer's connection; tell whether there is a viewer with this number."""
+        viewer = self.attendance.viewers.get(number)
+        if viewer is None:
+            return False
+        self.counters.kicks += 1
+        viewer.kick(CloseCode.POLICY_VIOLATION)
+        return True
+
     def end(self, stream: Stream) -> None:
         """End a stream; its id is free at once."""
         del self._streams[stream.id]
+        self.counters.frames_received += stream.fan_out.frames
+        self.counters.bytes_received += stream.fan_out.size
         stream.end()
 
     def _draw_id(self) -> str:

@@ -74,6 +74,9 @@ class FakeSink:
     def attach(self, viewer: Viewer) -> None:
         self.viewer = viewer
 
+    def network(self) -> tuple[int, float] | None:
+        return None
+
     def delay(self, size: int) -> float:
         return self.network_delay
 

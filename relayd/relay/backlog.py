@@ -13,6 +13,20 @@ from .group import CONFIG, ENTRY_COST, KEYFRAME, Marked
 _TEXT = 4
 """What a text message is, where a frame has its marks."""
 
+LATE = "late"
+"""Why a frame was dropped: it would have been later than the bound in time."""
+
+BUFFER = "buffer"
+"""Why a frame was dropped: more waited than the bound in bytes allows."""
+
+NO_KEYFRAME = "keyframe"
+"""Why a frame was dropped: it can't be decoded before the next keyframe, or is superseded."""
+
+LEFT = "left"
+"""Why a frame was dropped: it still waited when its viewer left."""
+
+DROP_REASONS = (LATE, BUFFER, NO_KEYFRAME, LEFT)
+
 
 class Backlog:
     """A queue of frames and text messages, bounded in time and in bytes.
@@ -28,7 +42,8 @@ class Backlog:
         tells_gaps: Whether the viewer is told how many frames it did not get.
 
     Attributes:
-        dropped: Frames dropped so far.
+        drops: Frames dropped so far, by reason.
+        lost_size: Bytes of all frames dropped or passed.
         passed: Frames that were never meant for a viewer that had just come.
         skipping: Whether frames are dropped until the next keyframe.
         size: Bytes of memory that waiting frames take.
@@ -45,7 +60,8 @@ class Backlog:
         "_max_size",
         "_tells_gaps",
         "_waiting",
-        "dropped",
+        "drops",
+        "lost_size",
         "passed",
         "size",
         "skipping",
@@ -53,7 +69,8 @@ class Backlog:
     )
 
     def __init__(self, max_lag: float, max_size: int, *, tells_gaps: bool) -> None:
-        self.dropped = 0
+        self.drops = dict.fromkeys(DROP_REASONS, 0)
+        self.lost_size = 0
         self.passed = 0
         self.skipping = False
         self.size = 0
@@ -67,6 +84,17 @@ class Backlog:
         self._config: bytes | None = None  # to be sent before the next frame
         self._is_new = False  # the viewer has only just come, and waits for its first keyframe
         self._has_keyframes = False
+
+    @property
+    def dropped(self) -> int:
+        """The number of frames dropped so far."""
+        return sum(self.drops.values())
+
+    @property
+    def frames_size(self) -> int:
+        """The bytes of the frames that wait."""
+        config_size = len(self._config) if self._config is not None else 0
+        return self.size - self._count * ENTRY_COST + config_size
 
     @property
     def count(self) -> int:
@@ -106,7 +134,7 @@ class Backlog:
         """
         self._has_keyframes = has_keyframes
         if self.skipping and not marks & KEYFRAME:
-            self._drop(frame, marks)
+            self._drop(frame, marks, NO_KEYFRAME)
             return
         if marks & CONFIG and self._is_new:
             self._supersede_config()
@@ -115,8 +143,8 @@ class Backlog:
         if has_keyframes:
             # However slow the network is, a keyframe has some time to get away.
             delay = min(delay, self._max_lag / 2)
-            while self._is_over(now, delay):
-                self._skip()
+            while reason := self._is_over(now, delay):
+                self._skip(reason)
         else:
             self._drop_oldest(now, delay)
 
@@ -159,7 +187,8 @@ class Backlog:
 
     def clear(self) -> None:
         """Drop everything."""
-        self.dropped += self.count
+        self.drops[LEFT] += self.count
+        self.lost_size += self.frames_size
         self._waiting.clear()
         self._config = None
         self._count = self.size = self.text_size = 0
@@ -167,20 +196,22 @@ class Backlog:
     def _first(self) -> tuple[bytes, int, float]:
         return next(entry for entry in self._waiting if entry[1] != _TEXT)
 
-    def _is_over(self, now: float, delay: float) -> bool:
-        """Whether more waits than may; a frame alone always may."""
-        return self._count > 1 and (
-            self.size > self._max_size or now - self._first()[2] + delay > self._max_lag
-        )
+    def _is_over(self, now: float, delay: float) -> str | None:
+        """Return why the oldest frame can't go on waiting; None if it can, as one alone always."""
+        if self._count <= 1:
+            return None
+        if self.size > self._max_size:
+            return BUFFER
+        return LATE if now - self._first()[2] + delay > self._max_lag else None
 
     def _drop_oldest(self, now: float, delay: float) -> None:
-        while self._is_over(now, delay):
+        while reason := self._is_over(now, delay):
             entry = self._first()
             self._waiting.remove(entry)
             self._forget(entry[0])
-            self._drop(entry[0], entry[1])
+            self._drop(entry[0], entry[1], reason)
 
-    def _skip(self) -> None:
+    def _skip(self, reason: str) -> None:
         """Drop all up to the newest keyframe; where that is the first frame, or there is none, all.
 
         In the latter case what comes until the next keyframe is dropped too.
@@ -196,7 +227,7 @@ class Backlog:
                 kept.append(entry)
             else:
                 self._forget(entry[0])
-                self._drop(entry[0], entry[1])
+                self._drop(entry[0], entry[1], reason)
         self._waiting = kept
 
     def _append(self, frame: bytes, marks: int, now: float) -> None:
@@ -208,21 +239,22 @@ class Backlog:
         self._count -= 1
         self.size -= len(frame) + ENTRY_COST
 
-    def _drop(self, frame: bytes, marks: int) -> None:
+    def _drop(self, frame: bytes, marks: int, reason: str) -> None:
         if marks & CONFIG:
             self._supersede_config()
             self._config = frame
         else:
-            self._lose()
+            self._lose(frame, reason)
 
     def _supersede_config(self) -> None:
         if self._config is not None:
-            self._config = None
-            self._lose()
+            config, self._config = self._config, None
+            self._lose(config, NO_KEYFRAME)
 
-    def _lose(self) -> None:
+    def _lose(self, frame: bytes, reason: str) -> None:
+        self.lost_size += len(frame)
         if self._is_new:
             self.passed += 1
         else:
-            self.dropped += 1
+            self.drops[reason] += 1
             self._lost += 1

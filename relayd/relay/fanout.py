@@ -5,10 +5,11 @@ No asyncio and no sockets: a viewer talks to anything that has the methods of `S
 
 import contextlib
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..counters import FRAME_LAG_BOUNDS, Histogram
 from .backlog import Backlog
 from .droplog import DropLog
 from .group import CONFIG, CONFIG_LIMIT, KEYFRAME, Group
@@ -44,6 +45,10 @@ class Sink(Protocol):
 
     def delay(self, size: int, /) -> float:
         """Return how many seconds from now this many bytes, written now, will have arrived."""
+        ...
+
+    def network(self) -> tuple[int, float] | None:
+        """Return the bytes that have not been acknowledged and the round trip in seconds."""
         ...
 
     def closing(self) -> None:
@@ -85,6 +90,7 @@ class FanOut:
         drop_log: Told of every frame dropped.
         clock: Returns seconds that never go back.
         request_keyframe: Called when some viewer can show no picture until the next keyframe.
+        frame_lag: Told how many seconds each frame had waited that had to wait.
 
     Attributes:
         group: What shows a new viewer a picture at once.
@@ -98,16 +104,19 @@ class FanOut:
         drop_log: DropLog,
         clock: Callable[[], float],
         request_keyframe: Callable[[], None],
+        frame_lag: Histogram | None = None,
     ) -> None:
         self.limits = limits
         self.drop_log = drop_log
         self.clock = clock
         self.request_keyframe = request_keyframe
+        self.frame_lag = frame_lag or Histogram(FRAME_LAG_BOUNDS)
         # What a viewer's buffer can't hold would be dropped again.
         self.group = Group(min(limits.group_buffer, limits.viewer_buffer))
         self.frames = 0
         self.size = 0
         self._withheld = 0
+        self._withheld_size = 0
         self._marks = 0  # of the next frame
         self._has_marks = False
         self._awaits_keyframe = False  # no viewer can use what comes before it
@@ -120,6 +129,11 @@ class FanOut:
     def sent(self) -> int:
         """The number of frames that were meant for all viewers."""
         return self.frames - self._withheld
+
+    @property
+    def sent_size(self) -> int:
+        """The bytes of these frames."""
+        return self.size - self._withheld_size
 
     @property
     def needs_keyframe(self) -> bool:
@@ -145,6 +159,7 @@ class FanOut:
             marks = self._take_marks(frame)
             if self._awaits_keyframe and not marks:
                 self._withheld += 1
+                self._withheld_size += len(frame)
                 return
             self.group.add(frame, marks)
         # Before a viewer that is held joins those that flow, and so would get the frame twice.
@@ -209,8 +224,12 @@ class Viewer:
         sink: The viewer's connection.
         peer: The viewer's address, for the log.
         fan_out: Where its frames come from.
+        number: Its number among all viewers, for the operator.
         tells_gaps: Whether it is told how many frames it did not get.
         tells_status: Whether it is told when the streamer is lost and when it is back.
+
+    Attributes:
+        began: When it joined, by the clock of the fan-out.
     """
 
     def __init__(
@@ -219,10 +238,13 @@ class Viewer:
         peer: str,
         fan_out: FanOut,
         *,
+        number: int = 0,
         tells_gaps: bool = False,
         tells_status: bool = False,
     ) -> None:
         self.peer = peer
+        self.number = number
+        self.began = fan_out.clock()
         self.tells_status = tells_status
         self._sink = sink
         self._fan_out = fan_out
@@ -233,8 +255,11 @@ class Viewer:
         self._logged = 0  # of the frames dropped
         self._told = 0  # of the frames dropped
         self._max_lag = 0.0
+        # Of the fan-out's frames and their bytes, before and after this viewer.
         self._joined = fan_out.sent
+        self._joined_size = fan_out.sent_size
         self._left: int | None = None
+        self._left_size = 0
         self._end_code: int | None = None
         fan_out.hold(self)
 
@@ -250,6 +275,12 @@ class Viewer:
         return self.received - self.dropped - self.waiting
 
     @property
+    def delivered_size(self) -> int:
+        """The bytes of these frames, payload and header."""
+        until = self._fan_out.sent_size if self._left is None else self._left_size
+        return until - self._joined_size - self._backlog.lost_size - self.waiting_size
+
+    @property
     def dropped(self) -> int:
         """The number of frames that were dropped."""
         return self._backlog.dropped
@@ -258,6 +289,33 @@ class Viewer:
     def waiting(self) -> int:
         """The number of frames that wait."""
         return self._backlog.count
+
+    @property
+    def waiting_size(self) -> int:
+        """The bytes of the frames that wait."""
+        return self._backlog.frames_size
+
+    @property
+    def drops(self) -> Mapping[str, int]:
+        """The number of frames that were dropped, by reason."""
+        return self._backlog.drops
+
+    @property
+    def lag(self) -> float:
+        """The seconds that a frame sent now would be late, by what waits before it."""
+        return self._backlog.lag(self._fan_out.clock()) + self._sink.delay(self.waiting_size)
+
+    @property
+    def waits_for(self) -> str | None:
+        """What keeps frames from it: its ``network``, the next ``keyframe``, or nothing."""
+        if self._state is _State.BLOCKED:
+            return "network"
+        return "keyframe" if self.needs_keyframe else None
+
+    @property
+    def network(self) -> tuple[int, float] | None:
+        """The bytes not acknowledged yet and the round trip in seconds, None if unknown."""
+        return self._sink.network()
 
     @property
     def waiting_text(self) -> int:
@@ -282,10 +340,12 @@ class Viewer:
         group = self._fan_out.group
         frames = group.replay()
         if frames is None:
-            self._joined -= group.config is not None
+            if group.config is not None:
+                self._count_back(group.config)
             self._backlog.await_keyframe(group.config)
         else:
-            self._joined -= len(frames)
+            for frame, _ in frames:
+                self._count_back(frame)
             now = self._fan_out.clock()
             self._backlog.replay(frames, now, has_keyframes=group.has_keyframes)
         if self._fan_out.needs_keyframe:
@@ -307,6 +367,10 @@ class Viewer:
         self._sink.closing()
         self.send(message)
         self._finish()
+
+    def kick(self, code: int) -> None:
+        """Close with this code at once, whatever waits."""
+        self._sink.end(code)
 
     def pause(self) -> None:
         """Let messages wait from now on: the kernel is full."""
@@ -337,7 +401,7 @@ class Viewer:
     def close(self) -> None:
         """Forget what waits; nothing is sent from now on."""
         if self._left is None:
-            self._left = self._fan_out.sent
+            self._left, self._left_size = self._fan_out.sent, self._fan_out.sent_size
         self._state = _State.CLOSED
         self._fan_out.leave(self)
         self._backlog.clear()
@@ -347,7 +411,13 @@ class Viewer:
         self._backlog.drop_late(now, self._delay)
         if self._backlog.count:
             self._note_lag(now)
-        while (message := self._backlog.take()) is not None:
+        while True:
+            waiting, lag = self._backlog.count, self._backlog.lag(now)
+            message = self._backlog.take()
+            if message is None:
+                break
+            if self._backlog.count < waiting:
+                self._fan_out.frame_lag.observe(lag)
             self._write(message)
             if self._state is not _State.HELD:
                 break
@@ -356,6 +426,11 @@ class Viewer:
             self._state = _State.FLOWING
             self._fan_out.flow(self, self._sink.write)
         self._finish()
+
+    def _count_back(self, frame: bytes) -> None:
+        """Count a frame that came before this viewer, and that it gets all the same."""
+        self._joined -= 1
+        self._joined_size -= len(frame)
 
     def _write(self, message: bytes) -> None:
         with contextlib.suppress(*BROKEN):
