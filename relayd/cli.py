@@ -13,7 +13,7 @@ import click
 from . import __version__
 from .config import SETTINGS, Config, ConfigError
 from .server import Relay, StartError
-from .systemd import Notifier, listening_sockets
+from .systemd import Notifier, listening_sockets, stderr_is_journal
 
 CANNOT_RUN = 1
 BAD_USAGE = 2
@@ -70,8 +70,7 @@ def run(check: bool, **values: str | None) -> None:
 
 
 async def _serve(config: Config) -> None:
-    sockets = [sock for _, sock in listening_sockets()]
-    await Relay(config, Notifier(), sockets).run()
+    await Relay(config, Notifier(), listening_sockets()).run()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -84,7 +83,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def _set_up_logging(config: Config) -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if config.log_format == "json" else TextFormatter())
+    to_journal = stderr_is_journal()
+    formatter = JsonFormatter() if config.log_format == "json" else TextFormatter(bare=to_journal)
+    handler.setFormatter(JournalFormatter(formatter) if to_journal else formatter)
     logging.basicConfig(level=config.log_level.upper(), handlers=[handler])
     # The library tells of every handshake and, at debug, shows what is in every frame.
     logging.getLogger("relayd.websockets").setLevel(max(logging.WARNING, logging.root.level))
@@ -100,7 +101,15 @@ def _timestamp(record: logging.LogRecord) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """``2026-11-22T18:19:13.250Z info viewer k3J9xQ2b 192.0.2.7:5312: subscribed``."""
+    """``2026-11-22T18:19:13.250Z info viewer k3J9xQ2b 192.0.2.7:5312: subscribed``.
+
+    Args:
+        bare: Whether time and level are left out.
+    """
+
+    def __init__(self, *, bare: bool = False) -> None:
+        super().__init__()
+        self._bare = bare
 
     def format(self, record: logging.LogRecord) -> str:
         """Write one record; only a traceback takes more than a line."""
@@ -109,7 +118,9 @@ class TextFormatter(logging.Formatter):
         # Stream ids and close reasons come from clients: no line breaks, no terminal escapes.
         record.message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
         record.asctime = _timestamp(record)
-        line = f"{record.asctime} {record.levelname.lower()} {record.message}"
+        line = record.message
+        if not self._bare:
+            line = f"{record.asctime} {record.levelname.lower()} {line}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
@@ -126,3 +137,27 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
         return json.dumps(fields)
+
+
+class JournalFormatter(logging.Formatter):
+    """Gives each line the prefix by which the journal knows its priority (sd-daemon(3)).
+
+    Args:
+        formatter: Writes the record.
+    """
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._formatter = formatter
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write one record; the lines of a traceback have its priority, too."""
+        lines = self._formatter.format(record).splitlines()
+        return "\n".join(f"<{_priority(record.levelno)}>{line}" for line in lines)
+
+
+def _priority(level: int) -> int:
+    """Return the priority (syslog(3)) of a level of logging: 7 of debug, 3 of error."""
+    if level >= logging.ERROR:
+        return 3
+    return {logging.WARNING: 4, logging.INFO: 6}.get(level, 7)

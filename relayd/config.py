@@ -4,10 +4,13 @@
 """
 
 import dataclasses
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class ConfigError(Exception):
@@ -169,6 +172,39 @@ def _text(allowed: str) -> Kind:
     return Kind("TEXT", parse, str, allowed)
 
 
+def _optional_port() -> Kind:
+    def parse(text: str) -> int | None:
+        if text.strip().lower() == "off":
+            return None
+        value = int(text)
+        _check_range(value, 0, 65535)
+        return value
+
+    allowed = "off, or a whole number from 0 to 65535"
+    return Kind("PORT", parse, lambda value: "off" if value is None else str(value), allowed)
+
+
+def _networks() -> Kind:
+    def parse(text: str) -> tuple[Network, ...]:
+        words = re.split(r"[\s,]+", text.strip())
+        return () if words == ["none"] else tuple(ipaddress.ip_network(word) for word in words)
+
+    def show(value: tuple[Network, ...]) -> str:
+        return ",".join(map(str, value)) or "none"
+
+    allowed = "none, or networks such as 10.0.0.0/8, with commas between them"
+    return Kind("NETWORKS", parse, show, allowed)
+
+
+def _path() -> Kind:
+    def parse(text: str) -> str | None:
+        if not text.strip():
+            raise ValueError(text)
+        return None if text.strip().lower() == "none" else text.strip()
+
+    return Kind("FILE", parse, lambda value: value or "none", "none, or the path of a file")
+
+
 def _setting(default: Any, kind: Kind, help_text: str, default_text: str | None = None) -> Any:
     shown = kind.show(default) if default_text is None else default_text
     return dataclasses.field(
@@ -230,6 +266,21 @@ class Config:
         _origins(),
         "Origins of pages that may view and stream, relayd's own among them; apps send none.",
     )
+    tls_cert: str | None = _setting(
+        None, _path(), "Certificate chain in PEM, for https and wss; read again on SIGHUP."
+    )
+    tls_key: str | None = _setting(
+        None, _path(), "Its private key in PEM; none: it is in TLS_CERT too."
+    )
+    trusted_proxies: tuple[Network, ...] = _setting(
+        (), _networks(), "Networks of proxies whose X-Forwarded-For the log believes."
+    )
+    admin_host: str = _setting(
+        "127.0.0.1", _text("a host name or an address"), "Address of the operator's port."
+    )
+    admin_port: int | None = _setting(
+        None, _optional_port(), "The operator's port: /metrics, /streams; 0 takes a free one."
+    )
     pages: bool = _setting(True, _switch(), "The built-in pages: /, /share and /watch/ID.")
     log_level: str = _setting(
         "info", _choice("debug", "info", "warning", "error"), "Least important log record shown."
@@ -258,7 +309,10 @@ class Config:
                 parsed[setting.field] = setting.kind.parse(text)
             except ValueError:
                 raise ConfigError(setting.variable, text, setting.kind.allowed) from None
-        return cls(**parsed)
+        config = cls(**parsed)
+        if config.tls_key and not config.tls_cert:
+            raise ConfigError("TLS_CERT", "none", "the certificate of TLS_KEY")
+        return config
 
     def to_text(self) -> dict[str, str]:
         """Return every setting as text that `from_text` reads, by environment variable."""

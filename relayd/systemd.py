@@ -13,6 +13,10 @@ _FIRST_FD = 3
 """SD_LISTEN_FDS_START: the first file descriptor that is handed over."""
 
 
+_STOP_TIME = 30
+"""Seconds that it takes at most to close 10,000 connections, and more."""
+
+
 class Notifier:
     """Tells the service manager what the service does.
 
@@ -42,9 +46,12 @@ class Notifier:
         """Say that the service reads its files again; `ready` ends that."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
-    def stopping(self) -> None:
-        """Say that the service is about to end."""
-        self._send("STOPPING=1")
+    def stopping(self, seconds: float) -> None:
+        """Say that the service is about to end, and that its clients go on for so many seconds.
+
+        That is added to the time that the manager gives a service to end.
+        """
+        self._send(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={round((seconds + _STOP_TIME) * 1e6)}")
 
     def status(self, text: str) -> None:
         """Say in a line what the service does; the same line is not sent twice."""
@@ -85,3 +92,12 @@ def listening_sockets(environ: Mapping[str, str] = os.environ) -> list[tuple[str
         os.set_inheritable(handed_over.fileno(), False)
         sockets.append((names[number] if number < len(names) else "", handed_over))
     return sockets
+
+
+def stderr_is_journal(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether what is written to stderr goes to the journal (systemd.exec(5), JOURNAL_STREAM)."""
+    try:
+        status = os.fstat(2)
+    except OSError:  # closed
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"

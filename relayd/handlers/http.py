@@ -6,7 +6,6 @@ import http
 import json
 import re
 import urllib.parse
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from websockets.datastructures import Headers
@@ -19,6 +18,11 @@ from .pages import Pages
 
 RETRY_AFTER = 5
 """Seconds after which a client that got 503 should try again."""
+
+_UNAVAILABLE = {
+    "draining": "The relay is about to restart.",
+    "full": "The relay is full.",
+}
 
 _STREAM = re.compile(r"/ws/stream/?")
 _VIEW = re.compile(r"/ws/view/([^/]+)/?")
@@ -79,59 +83,66 @@ class Responder:
         self._origins = config.allowed_origins
         self._pages = Pages(self._origins) if config.pages else None
 
-    def answer(self, request: Request, *, draining: bool, full: bool) -> Response | None:
+    def answer(
+        self, request: Request, *, draining: bool, full: bool, closing: bool = False
+    ) -> Response | None:
         """Answer a request; None lets a WebSocket handshake go on.
 
         Args:
             request: What the client asked for.
             draining: Whether the relay is about to stop.
             full: Whether MAX_CONNECTIONS is exceeded.
+            closing: Whether all are being closed: a WebSocket may go on then, to be told like the
+                others that the relay restarts, and not to wait as 503 asks.
         """
-        response = self._answer(request, draining, full)
+        refusing = "full" if full else "draining" if draining and not closing else None
+        response = self._answer(request, draining, refusing)
         if response is not None and request.method == "HEAD":
             response.body = b""
         return response
 
-    def _answer(self, request: Request, draining: bool, full: bool) -> Response | None:
+    def _answer(self, request: Request, draining: bool, refusing: str | None) -> Response | None:
         target = resolve(request.path)
         # Load balancers check with OPTIONS, HAProxy by default with `OPTIONS /`.
         if request.method == "OPTIONS" and request.path in ("/", "*"):
             target = Target(Endpoint.HEALTH)
         page = None if target or not self._pages else self._pages.find(path_of(request.path))
         if target is None and page is None:
-            return _build(404, "There is nothing here.")
+            return respond(404, "There is nothing here.")
         is_health = target is not None and target.endpoint is Endpoint.HEALTH
         allowed = "GET, HEAD, OPTIONS" if is_health else "GET, HEAD"
         if request.method not in allowed.split(", "):
-            return _build(405, f"Use one of: {allowed}.", Allow=allowed)
+            return respond(405, f"Use one of: {allowed}.", Allow=allowed)
         if page is not None:
             return pages.answer(page, request)
         if is_health:
-            return _health(self._registry, draining)
-        return _refuse_websocket(request, self._origins, draining, full)
+            return health(self._registry, draining)
+        return self._refuse_websocket(request, refusing)
+
+    def _refuse_websocket(self, request: Request, refusing: str | None) -> Response | None:
+        if not _wants_websocket(request):
+            return respond(
+                426,
+                "This is a WebSocket endpoint: connect with ws:// or wss://.",
+                Upgrade="websocket",
+                Connection="Upgrade, close",
+            )
+        refusals, allowed = self._registry.counters.refusals, self._origins
+        # Not compared with Host, which a page can choose by DNS rebinding. Apps send no Origin.
+        origins = request.headers.get_all("Origin")
+        refused = [origin for origin in origins if allowed and origin.lower() not in allowed]
+        if refused:
+            refusals["origin"] += 1
+            reason = f"Pages of {refused[0]} may not use this relay: see ALLOWED_ORIGINS."
+            return respond(403, reason)
+        if refusing:
+            refusals[refusing] += 1
+            return respond(503, _UNAVAILABLE[refusing], **{"Retry-After": str(RETRY_AFTER)})
+        return None
 
 
-def _refuse_websocket(
-    request: Request, origins: Sequence[str], draining: bool, full: bool
-) -> Response | None:
-    if not _wants_websocket(request):
-        return _build(
-            426,
-            "This is a WebSocket endpoint: connect with ws:// or wss://.",
-            Upgrade="websocket",
-            Connection="Upgrade, close",
-        )
-    # Not compared with Host, which a page can choose by DNS rebinding. Apps send no Origin.
-    refused = [o for o in request.headers.get_all("Origin") if origins and o.lower() not in origins]
-    if refused:
-        return _build(403, f"Pages of {refused[0]} may not use this relay: see ALLOWED_ORIGINS.")
-    if draining or full:
-        reason = "The relay is about to restart." if draining else "The relay is full."
-        return _build(503, reason, **{"Retry-After": str(RETRY_AFTER)})
-    return None
-
-
-def _health(registry: Registry, draining: bool) -> Response:
+def health(registry: Registry, draining: bool) -> Response:
+    """Tell a load balancer whether to send clients here."""
     report = {
         "status": "draining" if draining else "ok",
         "streams": registry.stream_count,
@@ -140,7 +151,7 @@ def _health(registry: Registry, draining: bool) -> Response:
     headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
     if draining:
         headers["Retry-After"] = str(RETRY_AFTER)
-    return _build(503 if draining else 200, json.dumps(report), **headers)
+    return respond(503 if draining else 200, json.dumps(report), **headers)
 
 
 def _wants_websocket(request: Request) -> bool:
@@ -155,7 +166,8 @@ def _wants_websocket(request: Request) -> bool:
     )
 
 
-def _build(status: int, text: str, **headers: str) -> Response:
+def respond(status: int, text: str, **headers: str) -> Response:
+    """Build an answer of one line of text; headers win over what it has by default."""
     body = text.encode() + b"\n"
     fields = {
         "Date": email.utils.formatdate(usegmt=True),
