@@ -14,23 +14,39 @@ TESTS = Path(__file__).parent
 ROOMS = {
     "protocol": set(),
     "config": set(),
-    "relay": {"protocol"},
+    "counters": set(),
+    "relay": {"protocol", "counters"},
     "feedback": {"protocol"},
-    "session": {"feedback", "relay", "protocol", "config"},
+    "session": {"feedback", "relay", "protocol", "config", "counters"},
     "framing": {"relay"},
     "sendqueue": set(),
     "throttle": set(),
     "connection": {"framing", "sendqueue", "throttle", "relay", "protocol"},
     "handlers": {"session", "connection", "relay", "protocol", "config"},
+    "forwarded": {"config"},
+    "rates": set(),
+    "metrics": {"session", "relay", "protocol", "config", "counters", "tls"},
+    "admin": {
+        *{"metrics", "rates", "handlers", "session", "relay", "protocol", "config", "counters"},
+        "tls",
+    },
     "systemd": set(),
-    "server": {"handlers", "session", "connection", "relay", "protocol", "config", "systemd"},
+    "tls": set(),
+    "process": set(),
+    "server": {
+        *{"admin", "handlers", "session", "connection", "relay", "protocol", "config"},
+        *{"forwarded", "process", "systemd", "tls"},
+    },
     "cli": {"config", "server", "systemd"},
     "__main__": {"cli"},
     "ctl": {"protocol"},
 }
 """What each room may import of relayd, beside itself. Arrows go down only."""
 
-NO_IO = ("protocol", "config", "relay", "feedback", "session", "throttle")
+NO_IO = (
+    *("protocol", "config", "counters", "relay", "feedback", "session", "throttle"),
+    *("forwarded", "rates"),
+)
 """Rooms that know neither an event loop nor a socket."""
 
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.name != "__init__.py")
