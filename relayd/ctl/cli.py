@@ -1,6 +1,7 @@
 """The command line of relayctl: options, exit codes, one line for every error."""
 
 import asyncio
+import json
 import re
 import sys
 from collections.abc import Coroutine, Sequence
@@ -9,15 +10,17 @@ from typing import Any, NoReturn
 import click
 
 from .. import __version__, protocol
-from . import client, pattern, source
+from . import client, pattern, source, table
 from .bench import bench as bench_server
 from .cutting import MediaError
 from .link import STAMP_SIZE
 from .load import Load
+from .operator import DEFAULT_ADMIN, Address, Operator
 from .pace import Schedule
 from .publish import publish as publish_stream
 from .source import STDIN
 from .tasks import until_interrupted
+from .top import top as show_top
 from .watch import STDOUT
 from .watch import watch as watch_stream
 
@@ -27,6 +30,8 @@ MAX_FPS = 1000.0
 DEFAULT_SIZE = 32 * 2**10
 MAX_SIZE = 2**30
 MAX_DURATION = 24 * 3600.0
+
+MIN_INTERVAL = 0.1
 
 
 def _server(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -66,6 +71,19 @@ def _duration(ctx: click.Context, param: click.Parameter, value: float) -> float
     raise click.BadParameter(f"{value} is not over 0 and up to {MAX_DURATION:.0f}")
 
 
+def _admin(ctx: click.Context, param: click.Parameter, value: str) -> Operator:
+    try:
+        return Operator(Address.parse(value))
+    except ValueError as exc:
+        raise click.BadParameter(f"{value!r} is not where an operator's port is: {exc}") from None
+
+
+def _interval(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    if MIN_INTERVAL <= value <= MAX_DURATION:
+        return value
+    raise click.BadParameter(f"{value} is not from {MIN_INTERVAL} to {MAX_DURATION:.0f}")
+
+
 server_option = click.option(
     "--server",
     metavar="URL",
@@ -77,12 +95,24 @@ server_option = click.option(
     help="The relay: ws://, wss://, http://, https:// or host:port.",
 )
 
+admin_option = click.option(
+    "--admin",
+    "operator",
+    metavar="URL|PATH",
+    callback=_admin,
+    default=DEFAULT_ADMIN,
+    envvar="RELAYD_ADMIN",
+    show_default=True,
+    show_envvar=True,
+    help="The operator's port: http://, host:port or the path of a Unix socket.",
+)
+
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="relayctl", message="%(prog)s %(version)s")
 @click.pass_context
 def relayctl(ctx: click.Context) -> None:
-    """Publish live streams to a relayd server, watch them, and measure the server.
+    """Publish live streams to a relayd server, watch them, measure the server and operate it.
 
     \b
     Try it, with a relayd on this machine:
@@ -91,6 +121,9 @@ def relayctl(ctx: click.Context) -> None:
 
     Ctrl-C ends either. On a terminal both show frames and bits per second; in a pipe they say
     nothing but what goes wrong.
+
+    streams, top and kick talk to the operator's port of relayd, all others to the port of
+    streamers and viewers.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
@@ -257,6 +290,107 @@ def bench(
         size = DEFAULT_SIZE
     load = Load(streams=streams, viewers=viewers, size=size, fps=fps, duration=duration)
     bench_server(server, load, as_json=as_json)
+
+
+@relayctl.command("streams", short_help="List the streams, or one with its viewers.")
+@click.argument("stream_id", metavar="[ID]", required=False, callback=_stream_id)
+@admin_option
+@click.option("--json", "as_json", is_flag=True, help="Print what the server says, as JSON.")
+def list_streams(stream_id: str | None, operator: Operator, as_json: bool) -> None:
+    """List the streams, or the stream ID with its viewers.
+
+    The rates are those of the last second or two. STATE says what is up, as far as the figures
+    prove it:
+
+    \b
+      streamer lost         its connection broke; relayd waits for it to come back
+      stalled               frames wait; the network takes none for a second
+      slow network          what is sent now is late, or frames are dropped
+      waits for a keyframe  frames come, but none that the viewer could decode yet
+      no frames come        the streamer sends nothing; its screen may stand still
+
+    Of a viewer, LAG is by how much a frame sent now arrives late, RTT the time to the viewer and
+    back, QUEUE the bytes that wait in relayd, UNACKED the bytes that the kernel has sent or will;
+    LATE, BUFFER and KEYFRAME are frames dropped so far: older than MAX_LAG, past VIEWER_BUFFER,
+    and of no use until the next keyframe.
+
+    \b
+    Examples:
+      relayctl streams
+      relayctl streams lobby
+      relayctl streams --json | jq '.streams[].viewers[] | select(.dropped > 0)'
+      relayctl streams --admin 127.0.0.1:9090
+    """
+    if as_json:
+        click.echo(json.dumps(operator.report(stream_id)))
+        return
+    streams = operator.streams(stream_id)
+    lines = table.streams(streams) if stream_id is None else table.one_stream(streams[0])
+    click.echo("\n".join(lines))
+
+
+@relayctl.command("top", short_help="Show the streams, those in trouble first, again and again.")
+@click.argument("stream_id", metavar="[ID]", required=False, callback=_stream_id)
+@admin_option
+@click.option(
+    "--interval",
+    type=float,
+    metavar="SECONDS",
+    callback=_interval,
+    default=1.0,
+    show_default=True,
+    help="Time between two tables.",
+)
+@click.option(
+    "-n", "--count", type=click.IntRange(1), metavar="N", help="End after so many tables."
+)
+def watch_streams(
+    stream_id: str | None, operator: Operator, interval: float, count: int | None
+) -> None:
+    """Show the streams and the viewers in trouble; of the stream ID all viewers.
+
+    Who is in trouble is on top. The columns and states are those of relayctl streams, which
+    --help explains. Ctrl-C ends it. In a pipe, one table follows the other.
+
+    \b
+    Examples:
+      relayctl top
+      relayctl top lobby
+      relayctl top --interval 60 >> /var/log/relayd-top.log
+      relayctl top -n 1 --admin http://127.0.0.1:9090
+    """
+    _run(show_top(operator, stream_id, interval, count))
+
+
+@relayctl.command(short_help="Close a stream, or the connection of one viewer.")
+@click.argument("stream_id", metavar="[ID]", required=False, callback=_stream_id)
+@admin_option
+@click.option(
+    "--viewer",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Close this viewer's connection; relayctl streams ID shows the numbers.",
+)
+def kick(stream_id: str | None, operator: Operator, viewer: int | None) -> None:
+    """Close the stream ID, or with --viewer the connection of one viewer.
+
+    Whoever is kicked may come back at once: relayd has no accounts. To keep somebody out, refuse
+    them in the proxy or the firewall.
+
+    \b
+    Examples:
+      relayctl kick lobby
+      relayctl kick --viewer 17
+      relayctl kick lobby --admin 127.0.0.1:9090
+    """
+    if (stream_id is None) == (viewer is None):
+        raise click.UsageError("Name one: a stream's ID, or --viewer N.")
+    if stream_id is not None:
+        operator.kick_stream(stream_id)
+        click.echo(f"Closed the stream {stream_id}.")
+    if viewer is not None:
+        operator.kick_viewer(viewer)
+        click.echo(f"Closed the connection of viewer {viewer}.")
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:

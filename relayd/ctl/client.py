@@ -197,7 +197,7 @@ async def _open(server: str, path: str) -> ClientConnection:
         headers = exc.response.headers
         reason = _http_answer(exc.response.status_code, headers.get("Retry-After"))
     except WebSocketException as exc:
-        reason = f"no WebSocket server answers there ({_one_line(str(exc))})"
+        reason = f"no WebSocket server answers there ({one_line(str(exc))})"
     except OSError as exc:
         reason = _network_error(exc)
     raise ConnectionLost(f"cannot connect to {_shown(server)}: {reason}")
@@ -240,12 +240,12 @@ def _network_error(exc: OSError) -> str:
     if isinstance(exc, ConnectionRefusedError) or errno.ECONNREFUSED in numbers:
         return "connection refused; is relayd running there? (--server)"
     reason = os.strerror(numbers[-1]) if numbers else str(exc)
-    return f"{_one_line(reason).lower()}; check the address (--server)"
+    return f"{one_line(reason).lower()}; check the address (--server)"
 
 
 def _refusal(answer: str) -> ClientError:
     advice = _ADVICE.get(answer)
-    text = f"{answer}; {advice}" if advice else f"the server refused: {_one_line(answer)}"
+    text = f"{answer}; {advice}" if advice else f"the server refused: {one_line(answer)}"
     # That is no answer to the request, which took too long to get there.
     is_late = answer == protocol.TimedOut.message
     return ConnectionLost(text) if is_late else Refused(text, answer)
@@ -253,9 +253,9 @@ def _refusal(answer: str) -> ClientError:
 
 def _server_reason(close: Close) -> str:
     known = {int(code): reason for code, reason in _CLOSE_REASONS.items()}.get(close.code)
-    return known or _one_line(close.reason)
+    return known or one_line(close.reason)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Make a text from elsewhere safe for a terminal and short."""
     return "".join(char if char.isprintable() else " " for char in text)[:200].strip()

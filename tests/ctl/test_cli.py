@@ -34,14 +34,18 @@ def test_help(capsys: pytest.CaptureFixture[str], args: list[str]) -> None:
     code, output, errors = run(capsys, *args)
     assert (code, errors) == (0, "")
     assert "\n  relayctl publish --test-pattern --id demo\n" in output.replace("    ", "  ")
-    assert {"publish", "watch", "bench"} <= set(cli.relayctl.commands)
+    assert {"publish", "watch", "bench", "streams", "top", "kick"} == set(cli.relayctl.commands)
     for command in cli.relayctl.commands.values():
         assert command.short_help is not None
         assert command.short_help in output
 
 
-@pytest.mark.parametrize("command", ["publish", "watch", "bench"])
-def test_help_of_a_command(capsys: pytest.CaptureFixture[str], command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "where"),
+    [(command, "RELAYD_SERVER") for command in ("publish", "watch", "bench")]
+    + [(command, "RELAYD_ADMIN") for command in ("streams", "top", "kick")],
+)
+def test_help_of_a_command(capsys: pytest.CaptureFixture[str], command: str, where: str) -> None:
     """A command's help has examples, one a line, and fits a terminal of 80 columns without them."""
     code, output, errors = run(capsys, command, "--help")
     assert (code, errors) == (0, "")
@@ -50,7 +54,7 @@ def test_help_of_a_command(capsys: pytest.CaptureFixture[str], command: str) -> 
     assert all("relayctl " in example for example in examples)
     others = [line for line in output.splitlines() if line not in examples]
     assert max(map(len, others)) <= 80
-    assert "RELAYD_SERVER; default:" in " ".join(output.split())
+    assert f"{where}; default:" in " ".join(output.split())
 
 
 @pytest.mark.parametrize(
@@ -75,6 +79,13 @@ def test_help_of_a_command(capsys: pytest.CaptureFixture[str], command: str) -> 
         (["bench", "--viewers", "0"], "invalid value for '--viewers': 0 is not in the range 1<=x"),
         (["bench", "--duration", "0"], "0.0 is not over 0 and up to 86400"),
         (["bench", "--fps", "0"], "invalid value for '--fps': 0.0 is not over 0 and up to"),
+        (["streams", "a b"], "'a b' is not 1 to 64 letters, digits, - and _"),
+        (["streams", "--admin", "https://x:1"], "'https://x:1' is not where an operator's port is"),
+        (["top", "--interval", "0"], "0.0 is not from 0.1 to 86400"),
+        (["top", "-n", "0"], "invalid value for '-n' / '--count': 0 is not in the range x>=1"),
+        (["kick"], "name one: a stream's ID, or --viewer N"),
+        (["kick", "lobby", "--viewer", "1"], "name one: a stream's ID, or --viewer N"),
+        (["kick", "--viewer", "lobby"], "'lobby' is not a valid integer range"),
         (["watch"], "missing argument 'ID'"),
         (["watch", "../health"], "'../health' is not 1 to 64 letters, digits, - and _"),
         (["watch", "x", "--server", "ftp://x"], "'ftp://x' is not the address of a server: it mu"),
