@@ -124,9 +124,11 @@ class Relay:
             await self._stop.wait()
             self._notifier.stopping(self.config.drain_timeout)
             await self._drain()
+            # Whoever comes from now on is left to the next relay, or gets to another one.
             for server in servers:
                 server.close(close_connections=False)
-            # Whoever comes from now on is left to the next relay, or gets to another one.
+                # The library would answer 503 to those that are in their handshake.
+                server.is_serving = _always  # type: ignore[method-assign]
             await asyncio.sleep(0)  # close() stops listening in a task of its own
             await self._close_connections()
             for server in admin_servers:
@@ -323,6 +325,10 @@ class Relay:
     def _abort(self) -> None:
         for connection in self._connections:
             connection.transport.abort()
+
+
+def _always() -> bool:
+    return True
 
 
 async def _ended(clients: Iterable[Connection], seconds: float) -> bool:

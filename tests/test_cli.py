@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import relayd
-from relayd.cli import JsonFormatter, TextFormatter
+from relayd.cli import JournalFormatter, JsonFormatter, TextFormatter
 from relayd.config import SETTINGS
 
 
@@ -148,3 +148,21 @@ def test_traceback() -> None:
         record = logging.LogRecord("x", logging.ERROR, "", 0, "bug", (), sys.exc_info())
     assert TextFormatter().format(record).endswith("\nZeroDivisionError")
     assert json.loads(JsonFormatter().format(record))["traceback"].endswith("\nZeroDivisionError")
+
+
+def test_journal() -> None:
+    """In the journal every line begins with its priority; time and level are the journal's own."""
+    record = logging.LogRecord("relayd", logging.ERROR, "", 0, "lost\nit", None, None)
+    record.role = "viewer"
+    formatter = JournalFormatter(TextFormatter(bare=True))
+    assert formatter.format(record) == r"<3>viewer: lost\nit"
+    for level, priority in ((logging.DEBUG, 7), (logging.INFO, 6), (logging.WARNING, 4)):
+        record.levelno = level
+        assert formatter.format(record).startswith(f"<{priority}>")
+    try:
+        1 / 0  # noqa: B018
+    except ZeroDivisionError:
+        record.exc_info = sys.exc_info()
+    lines = formatter.format(record).splitlines()
+    assert len(lines) > 3
+    assert all(line.startswith("<4>") for line in lines)

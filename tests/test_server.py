@@ -49,14 +49,16 @@ def test_idle_stop(start_relay: Callable[..., RelayProcess], loop: str) -> None:
         assert relay.wait() == 0
 
 
+UPGRADE = (
+    b"GET %b HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
 def raw_viewer(relay: RelayProcess, stream_id: str) -> socket.socket:
     """Subscribe and then never answer anything again, not even a close frame."""
     client = socket.create_connection(("127.0.0.1", relay.port), PATIENCE)
-    client.sendall(
-        f"GET /ws/view/{stream_id} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
-        "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-        "Sec-WebSocket-Version: 13\r\n\r\n".encode()
-    )
+    client.sendall(UPGRADE % f"/ws/view/{stream_id}".encode())
     assert client.recv(1000).startswith(b"HTTP/1.1 101")
     text = b'{"type": "subscribe"}'
     client.sendall(bytes((0x81, 0x80 | len(text), 0, 0, 0, 0)) + text)
@@ -116,6 +118,28 @@ def test_closes_are_spread(start_relay: Callable[..., RelayProcess]) -> None:
                     selector.unregister(key.fileobj)
         assert max(closed) - min(closed) > 0.8 * crowd / CLOSES_PER_SECOND
         relay.signal(signal.SIGTERM)
+        assert relay.wait() == 0
+
+
+@LOOPS
+def test_who_comes_at_the_end(start_relay: Callable[..., RelayProcess], loop: str) -> None:
+    """Who was accepted before the closes is told as all are; nobody else is accepted."""
+    relay = start_relay("--drain-timeout", "0", loop=loop)
+    with (
+        relay.stream("x"),
+        raw_viewer(relay, "x") as silent,  # keeps the relay waiting
+        socket.create_connection(("127.0.0.1", relay.port), PATIENCE) as late,
+    ):
+        assert relay.health()["viewers"] == 1  # so the others have been accepted
+        relay.signal(signal.SIGTERM)
+        relay.log.wait_for("closing 2 connections")
+        late.sendall(UPGRADE % b"/ws/stream")
+        with late.makefile("rb") as answer:
+            assert answer.readline() == b"HTTP/1.1 101 Switching Protocols\r\n"
+            assert answer.read().endswith(b"\r\n\r\n\x88\x02\x03\xf4")  # 1012
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", relay.port), PATIENCE)
+        silent.close()
         assert relay.wait() == 0
 
 
