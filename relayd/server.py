@@ -250,9 +250,9 @@ class Relay:
                 connection.peer, address[0], forwarded, self.config.trusted_proxies
             )
         full = self.connection_count > self.config.max_connections
-        response = self._http.answer(
-            request, draining=self.draining, closing=self._is_closing, full=full
-        )
+        # Without a drain, who comes between the signal and the end is closed like the others.
+        closing = self._is_closing or not self.config.drain_timeout
+        response = self._http.answer(request, draining=self.draining, closing=closing, full=full)
         if response is not None and response.status_code == HTTPStatus.FORBIDDEN:
             origin = ", ".join(request.headers.get_all("Origin"))
             who = {"peer": connection.peer}

@@ -107,7 +107,8 @@ def test_no_cycles(conversation: list[bytes]) -> None:
     async def count_garbage() -> int:
         relay = Relay(Config(host="127.0.0.1", port=0, max_viewers_per_stream=clients))
         relay.registry.register(Register("x"), FakeStreamer())
-        async with await relay.listen() as server:
+        (server,) = await relay.listen()
+        async with server:
             port = server.sockets[0].getsockname()[1]
             await converse(port)  # what the first one leaves behind, such as caches, does not count
             await until_idle(relay)
