@@ -82,7 +82,7 @@ def test_fit(sockets: tuple[socket.socket, socket.socket], monkeypatch: pytest.M
     """Once the network is slow, the kernel may hold what it delivers in time, and no more."""
     server, _ = sockets
     queue = SendQueue(server, 0.2)
-    state = _State(outstanding=0, acknowledged=0, rate=0, round_trip=0.1)
+    state = _State(outstanding=0, acknowledged=0, rate=0, round_trip=0.1, smoothed=0.1)
     monkeypatch.setattr(SendQueue, "_look", lambda self: state)
     before = room(server)
     queue.fit()  # nothing is known yet
