@@ -384,6 +384,9 @@ class Viewer:
         if self._state is _State.BLOCKED:
             self._state = _State.HELD
             self._delay = self._sink.delay(self._backlog.first_size())
+            if self.needs_keyframe:
+                # The one asked for when it began to skip may not have come; its picture is old.
+                self._fan_out.request_keyframe()
             self._send_waiting()
 
     def wait(self, frame: bytes, marks: int, now: float) -> None:

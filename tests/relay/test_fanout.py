@@ -174,7 +174,7 @@ def test_huge_config() -> None:
 
 
 def test_skip_asks_for_a_keyframe() -> None:
-    """A viewer that loses frames up to the next keyframe has one asked for, once."""
+    """A viewer that skips to the next keyframe has one asked for, and again once it is back."""
     clock, requests = FakeClock(), Requests()
     fan_out = make_fan_out(clock, requests=requests)
     sink, viewer = make_viewer(fan_out, tells_gaps=True)
@@ -185,13 +185,16 @@ def test_skip_asks_for_a_keyframe() -> None:
     push(fan_out, "b")
     assert requests.count == 1
     assert viewer.needs_keyframe
-    sink.take(10)
     push(fan_out, "d")
+    assert requests.count == 1
+    sink.take(10)
+    assert requests.count == 2
+    push(fan_out, "d2")
     assert taken(sink) == ""
     push(fan_out, "K2 e")
-    assert requests.count == 1
-    assert sink.taken == [text_frame('{"type": "gap", "frames": 4}'), b"K2", b"e"]
-    assert (viewer.received, viewer.delivered, viewer.dropped) == (6, 2, 4)
+    assert requests.count == 2
+    assert sink.taken == [text_frame('{"type": "gap", "frames": 5}'), b"K2", b"e"]
+    assert (viewer.received, viewer.delivered, viewer.dropped) == (7, 2, 5)
 
 
 def test_await_keyframe() -> None:
