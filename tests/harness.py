@@ -203,6 +203,20 @@ class RelayProcess:
         finally:
             connection.close()
 
+    def operate(
+        self, method: str, path: str, **headers: str
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        """Make a request on the operator's port; return the response and its body."""
+        (found,) = self.log.wait_for(r"operator's port on 127\.0\.0\.1:(\d+)")
+        connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=PATIENCE)
+        try:
+            fields = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, headers=fields)
+            response = connection.getresponse()
+            return response, response.read()
+        finally:
+            connection.close()
+
     def health(self) -> dict[str, Any]:
         """Return what /health says."""
         _, body = self.request("GET", "/health")

@@ -24,24 +24,9 @@ def relay() -> Any:
         yield relay
 
 
-def operate(
-    relay: RelayProcess, method: str, path: str, **headers: str
-) -> tuple[http.client.HTTPResponse, bytes]:
-    """Ask the operator's port of a relay."""
-    (found,) = relay.log.wait_for(r"operator's port on 127\.0\.0\.1:(\d+)")
-    connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=PATIENCE)
-    try:
-        fields = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection.request(method, path, headers=fields)
-        response = connection.getresponse()
-        return response, response.read()
-    finally:
-        connection.close()
-
-
 def stream_of(relay: RelayProcess, stream_id: str) -> dict[str, Any]:
     """Return what is said of a stream."""
-    _, body = operate(relay, "GET", "/streams")
+    _, body = relay.operate("GET", "/streams")
     (stream,) = [s for s in json.loads(body)["streams"] if s["id"] == stream_id]
     return dict(stream)
 
@@ -91,27 +76,27 @@ def test_kick_viewer(relay: RelayProcess) -> None:
     """A viewer is closed with 1008; the others go on."""
     with relay.stream("k") as (streamer, _), relay.view("k") as one, relay.view("k") as other:
         first, second = (viewer["id"] for viewer in stream_of(relay, "k")["viewers"])
-        response, body = operate(relay, "DELETE", f"/viewers/{first}")
+        response, body = relay.operate("DELETE", f"/viewers/{first}")
         assert (response.status, body) == (204, b"")
         assert close_code(one) == 1008
         streamer.send(b"x")
         assert other.recv(PATIENCE) == b"x"
         assert [v["id"] for v in stream_of(relay, "k")["viewers"]] == [second]
-    response, body = operate(relay, "DELETE", f"/viewers/{first}")
+    response, body = relay.operate("DELETE", f"/viewers/{first}")
     assert (response.status, body) == (404, b"There is no viewer with this number.\n")
 
 
 def test_kick_stream(relay: RelayProcess) -> None:
     """A stream is ended for its viewers, its streamer closed; its id is free at once."""
     with relay.register("k", features=["resume"]) as (streamer, _), relay.view("k") as viewer:
-        response, _ = operate(relay, "DELETE", "/streams/k")
+        response, _ = relay.operate("DELETE", "/streams/k")
         assert response.status == 204
         assert json.loads(viewer.recv(PATIENCE)) == {"type": "stream_ended", "stream_id": "k"}
         assert close_code(viewer) == 1000
         assert close_code(streamer) == 1008
         with relay.stream("k"):
             pass
-    response, _ = operate(relay, "DELETE", "/streams/nowhere")
+    response, _ = relay.operate("DELETE", "/streams/nowhere")
     assert response.status == 404
 
 
@@ -130,7 +115,7 @@ def test_kick_stream(relay: RelayProcess) -> None:
 )
 def test_paths(relay: RelayProcess, method: str, path: str, status: int) -> None:
     """Every path has its methods; all else is told what to do in a line."""
-    response, body = operate(relay, method, path)
+    response, body = relay.operate(method, path)
     assert response.status == status
     assert body.count(b"\n") == (method != "HEAD")
 
@@ -150,7 +135,7 @@ def test_pages_may_not(
 ) -> None:
     """A page that the operator looks at can neither see nor end a stream."""
     with relay.stream("kept"):
-        response, _ = operate(relay, method, path, **headers)
+        response, _ = relay.operate(method, path, **headers)
         assert response.status == 403
         assert stream_of(relay, "kept")
 
@@ -158,7 +143,7 @@ def test_pages_may_not(
 @pytest.mark.parametrize("host", ["localhost:9090", "[::1]:9090", "127.0.0.1"])
 def test_hosts(relay: RelayProcess, host: str) -> None:
     """The names of the loopback interface are fine."""
-    assert operate(relay, "GET", "/streams", Host=host)[0].status == 200
+    assert relay.operate("GET", "/streams", Host=host)[0].status == 200
 
 
 def test_port_taken(relay: RelayProcess) -> None:

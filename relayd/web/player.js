@@ -623,7 +623,7 @@ export class Backoff {
 }
 
 /** Close codes of the relay: RFC 6455 section 7.4, and those of its own. */
-const SERVICE_RESTART = 1012, BAD_REQUEST = 4400, NOT_FOUND = 4404, TOO_MANY = 4429;
+const KICKED = 1008, SERVICE_RESTART = 1012, BAD_REQUEST = 4400, NOT_FOUND = 4404, TOO_MANY = 4429;
 
 /**
  * @typedef {object} Listener What happens to a subscription.
@@ -1072,9 +1072,10 @@ export class RelaydPlayer extends HTMLElement {
       this.#set(this.#state === "ended" ? "ended" : "not-found", { message, code });
     } else if (code === TOO_MANY) {
       this.#set("full", { message, code });
-    } else if (code === BAD_REQUEST) {
+    } else if (code === BAD_REQUEST || code === KICKED) {
+      const words = message ? `The server says: ${message}.` : "The server let this viewer go.";
       this.#wants = false;
-      this.#set("refused", { message: `The server says: ${message}.`, code });
+      this.#set("refused", { message: words, code });
       return;
     } else if (this.#state !== "ended") {
       this.#set("reconnecting", { reason: "connection" });

@@ -25,7 +25,7 @@ import { Backoff } from "./player.js";
 const FEATURES = ["resume", "viewers", "keyframe_requests", "stats"];
 
 /** Close codes: RFC 6455 section 7.4.1, the relay's own, and ours. */
-const NORMAL = 1000, TOO_LARGE = 1009, SERVICE_RESTART = 1012;
+const NORMAL = 1000, KICKED = 1008, TOO_LARGE = 1009, SERVICE_RESTART = 1012;
 const BAD_REQUEST = 4400, TIMED_OUT = 4408, CONFLICT = 4409;
 const OTHER_FORMAT = 3000;
 
@@ -179,7 +179,7 @@ export class Publisher {
       const isKnown = this.#lostAt && performance.now() - this.#lostAt < REFUSAL_PATIENCE;
       return code === BAD_REQUEST || !isKnown;
     }
-    return code === CONFLICT || code === TOO_LARGE;
+    return code === CONFLICT || code === KICKED || code === TOO_LARGE;
   }
 
   /** @param {number} [delay] In ms. @param {number} [code] */

@@ -23,6 +23,7 @@ const WORDS = {
  * @type {Record<number, string>}
  */
 const REFUSALS = {
+  1008: "The server's operator has ended the stream.",
   1009: "A picture was larger than the server takes. Share something smaller.",
   4409: "This id is in use. Choose another one, or leave it to the server.",
   4429: "The server has no place for another stream. Try again later.",
@@ -30,8 +31,8 @@ const REFUSALS = {
 const TAKEN_OVER = "Another connection has taken the stream over.";
 
 const ONLY_SECURE =
-  "Browsers capture only on https or localhost. Open this page by https: put the server " +
-  "behind a proxy that has a certificate.";
+  "Browsers capture only on https or localhost. Open this page by https: the server needs a " +
+  "certificate (its settings TLS_CERT and TLS_KEY), or a proxy that has one.";
 const ONLY_CAMERAS = "This browser can't share a screen or a window, but a camera.";
 const ONLY_VISIBLE = "This browser captures only while this page can be seen: keep it in front.";
 

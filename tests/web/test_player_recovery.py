@@ -193,6 +193,24 @@ def test_invalid_id(browser: Any, relay: RelayProcess) -> None:
         assert page.get_by_role("button", name="Play", exact=True).is_visible()
 
 
+def test_kicked(browser: Any, start_relay: StartRelay, stream_id: str) -> None:
+    """A viewer that the operator lets go stays away, and says why, until somebody presses play."""
+    relay = start_relay("--admin-port", "0")
+    with (
+        relay.stream(stream_id) as (streamer, _),
+        watch(browser, relay, stream_id) as page,
+    ):
+        wait_for_state(page, "waiting")
+        (stream,) = json.loads(relay.operate("GET", "/streams")[1])["streams"]
+        (viewer,) = stream["viewers"]
+        relay.operate("DELETE", f"/viewers/{viewer['id']}")
+        assert wait_for_state(page, "refused") == "Refused. The server let this viewer go."
+        page.get_by_role("button", name="Play", exact=True).click()
+        wait_for_state(page, "waiting")
+        push(streamer, clip("jpeg", 1))
+        wait_for_picture(page, 0)
+
+
 def test_insecure_context(browser: Any, relay: RelayProcess, stream_id: str) -> None:
     """Over http, images are shown; for what browsers decode only on https, the words say so."""
     with (

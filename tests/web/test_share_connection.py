@@ -152,6 +152,18 @@ def test_a_frame_that_is_too_large(
         share.wait_for_words("A picture was larger than the server takes.")
 
 
+def test_a_stream_that_is_kicked(
+    start_relay: Callable[..., RelayProcess], open_share: OpenShare
+) -> None:
+    """A stream that the operator ends does not begin again by itself."""
+    relay = start_relay("--admin-port", "0")
+    share = open_share(relay)
+    share.start()
+    relay.operate("DELETE", f"/streams/{share.id}")
+    share.wait_for_words("The server's operator has ended the stream.")
+    assert relay.health()["streams"] == 0
+
+
 def test_a_stream_that_is_taken_over(relay: RelayProcess, open_share: OpenShare) -> None:
     """When another connection has resumed the stream, the page stops and says so."""
     share = open_share(relay)
