@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from container import ROOT, Container, wheels
 from harness import PATIENCE, RelayProcess, receive, send
+from rawclient import RawClient
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import ClientConnection
 
 from relayd.protocol import CloseCode
@@ -235,6 +236,34 @@ async def _restart(service: Service) -> dict[str, Any]:
         for task in tasks:
             task.cancel()
     return tally
+
+
+def test_drain(service: Service) -> None:
+    """Where it is given the time, streams go on while /health says stop; it ends when all left."""
+    health = "curl --silent --output /dev/null --write-out '%{http_code}' localhost:8080/health"
+    with drop_in(service, "[Service]\nEnvironment=DRAIN_TIMEOUT=1h\n"):
+        pid = service.show("MainPID")
+        with service.stream("lobby") as (streamer, _), service.view("lobby") as viewer:
+            service.run("systemctl restart --no-block relayd")
+            service.wait_until(lambda: service.run(health) == "503")
+            assert service.show("ActiveState") == "deactivating"
+            streamer.send(b"picture")
+            assert viewer.recv(PATIENCE) == b"picture"
+            with pytest.raises(InvalidStatus, match="503"), service.connect("/ws/view/lobby"):
+                """Would find no place."""
+        service.wait_for_successor(pid)
+        assert service.run(health) == "200"
+
+
+def test_warning(service: Service) -> None:
+    """What is worth a look, a client that does not answer, is a warning in the journal."""
+    count = len(service.journal())
+    with service.container.network():
+        client = RawClient.streamer(service, "lobby")
+    with client:
+        service.run("systemctl restart relayd")
+    warnings = [line["MESSAGE"] for line in service.journal()[count:] if line["PRIORITY"] == "4"]
+    assert warnings == ["some clients did not answer the close frame"]
 
 
 CERTIFICATE = """
