@@ -60,6 +60,7 @@ class Exposition(Collector):
         self._is_draining = is_draining
         self._loop_lag = loop_lag
         self._certificate = certificate
+        self._build_info = _build_info()  # reads files
         self._metrics = CollectorRegistry()
         self._metrics.register(self)
         ProcessCollector(registry=self._metrics)
@@ -74,10 +75,11 @@ class Exposition(Collector):
         """Yield every metric that is relayd's own."""
         registry, counters = self._registry, self._registry.counters
         fan_outs = [stream.fan_out for stream in registry.streams]
-        viewers = list(registry.attendance.viewers.values())
-        frames_sent = counters.frames_sent + sum(viewer.delivered for viewer in viewers)
+        frames_sent, bytes_sent = counters.frames_sent, counters.bytes_sent
         drops = Counter(counters.drops)
-        for viewer in viewers:
+        for viewer in registry.attendance.viewers.values():
+            frames_sent += viewer.delivered
+            bytes_sent += viewer.delivered_size
             if viewer.dropped:
                 drops.update(viewer.drops)
 
@@ -92,7 +94,7 @@ class Exposition(Collector):
                 "When the certificate expires.",
                 self._certificate.expires,
             )
-        yield _build_info()
+        yield self._build_info
         yield _counter("streams_started", "Streams that have begun.", counters.streams)
         yield _counter("viewers_joined", "Viewers that have joined.", counters.viewers)
         yield _counter("connections_accepted", "TCP connections accepted.", counters.connections)
@@ -109,11 +111,7 @@ class Exposition(Collector):
             counters.bytes_received + sum(fan_out.size for fan_out in fan_outs),
         )
         yield _counter("frames_sent", "Frames handed over to viewers' networks.", frames_sent)
-        yield _counter(
-            "bytes_sent",
-            "Their bytes, payload and header.",
-            counters.bytes_sent + sum(viewer.delivered_size for viewer in viewers),
-        )
+        yield _counter("bytes_sent", "Their bytes, payload and header.", bytes_sent)
         yield _counter_by_reason(
             "frames_dropped", "Frames that viewers did not get.", DROP_REASONS, drops
         )

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from harness import PATIENCE, RelayProcess
 from prometheus_client.parser import text_string_to_metric_families
-from test_admin import operate
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +17,7 @@ def relay() -> Any:
 
 def scrape(relay: RelayProcess) -> dict[str, float]:
     """Return every sample by its name and labels."""
-    response, body = operate(relay, "GET", "/metrics")
+    response, body = relay.operate("GET", "/metrics")
     assert response.status == 200
     return {
         sample.name + "".join(f" {name}={value}" for name, value in sample.labels.items()): (
@@ -85,10 +84,10 @@ def test_no_label_grows(relay: RelayProcess) -> None:
 
 def test_both_forms(relay: RelayProcess) -> None:
     """Prometheus gets OpenMetrics, which ends with its mark, everybody else plain text."""
-    response, body = operate(relay, "GET", "/metrics", Accept="application/openmetrics-text")
+    response, body = relay.operate("GET", "/metrics", Accept="application/openmetrics-text")
     assert response.headers["Content-Type"].startswith("application/openmetrics-text")
     assert body.endswith(b"\n# EOF\n")
-    response, body = operate(relay, "GET", "/metrics")
+    response, body = relay.operate("GET", "/metrics")
     assert response.headers["Content-Type"].startswith("text/plain")
     assert re.search(rb'\nrelayd_build_info\{.*version="\d+\.\d+\.\d+".*\} 1.0\n', body)
     assert b"\nprocess_resident_memory_bytes " in body

@@ -42,7 +42,8 @@ class Backlog:
         tells_gaps: Whether the viewer is told how many frames it did not get.
 
     Attributes:
-        drops: Frames dropped so far, by reason.
+        dropped: Frames dropped so far.
+        drops: The same by reason.
         lost_size: Bytes of all frames dropped or passed.
         passed: Frames that were never meant for a viewer that had just come.
         skipping: Whether frames are dropped until the next keyframe.
@@ -60,6 +61,7 @@ class Backlog:
         "_max_size",
         "_tells_gaps",
         "_waiting",
+        "dropped",
         "drops",
         "lost_size",
         "passed",
@@ -69,6 +71,7 @@ class Backlog:
     )
 
     def __init__(self, max_lag: float, max_size: int, *, tells_gaps: bool) -> None:
+        self.dropped = 0
         self.drops = dict.fromkeys(DROP_REASONS, 0)
         self.lost_size = 0
         self.passed = 0
@@ -84,11 +87,6 @@ class Backlog:
         self._config: bytes | None = None  # to be sent before the next frame
         self._is_new = False  # the viewer has only just come, and waits for its first keyframe
         self._has_keyframes = False
-
-    @property
-    def dropped(self) -> int:
-        """The number of frames dropped so far."""
-        return sum(self.drops.values())
 
     @property
     def frames_size(self) -> int:
@@ -187,6 +185,7 @@ class Backlog:
 
     def clear(self) -> None:
         """Drop everything."""
+        self.dropped += self.count
         self.drops[LEFT] += self.count
         self.lost_size += self.frames_size
         self._waiting.clear()
@@ -256,5 +255,6 @@ class Backlog:
         if self._is_new:
             self.passed += 1
         else:
+            self.dropped += 1
             self.drops[reason] += 1
             self._lost += 1
