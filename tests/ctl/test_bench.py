@@ -185,13 +185,17 @@ def test_trouble_on_the_way(
 def test_second_signal() -> None:
     """Only the first signal ends the load gently."""
     calls: list[None] = []
-    before = signal.getsignal(signal.SIGINT)
-    with module._signals_call(lambda: calls.append(None)):
-        signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
+    # A job in the background begins with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with module._signals_call(lambda: calls.append(None)):
             signal.raise_signal(signal.SIGINT)
-    assert calls == [None]
-    assert signal.getsignal(signal.SIGINT) is before
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert calls == [None]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_lines() -> None:
