@@ -58,7 +58,7 @@ def running(server: Server, streams: int, viewers: int) -> Iterator[tuple[int, T
     Raises:
         Unavailable: If it does not start.
     """
-    port = _free_port()
+    port = free_port()
     with _cores() as (server_cores, own_cores), tempfile.TemporaryFile() as output:
         _pin(server_cores)  # Inherited.
         process = subprocess.Popen(
@@ -79,9 +79,16 @@ def running(server: Server, streams: int, viewers: int) -> Iterator[tuple[int, T
             _stop(process)
 
 
-def relayd() -> Server:
+def free_port() -> int:
+    """Return a port that nobody listens on at the moment."""
+    with socket.create_server((HOST, 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def relayd(*options: str) -> Server:
     """Take relayd as it is in this checkout, its limits raised where the load needs it."""
-    return Server("relayd", _relayd_command)
+    return Server("relayd", lambda *load: [*_relayd_command(*load), *options])
 
 
 def floor(folder: Path) -> Server:
@@ -209,12 +216,6 @@ def _debian_version(package: str) -> str:
     if shutil.which("dpkg-query") is None:
         return "(unknown version)"
     return _line("dpkg-query", "-W", "-f", "${Version}", package)
-
-
-def _free_port() -> int:
-    with socket.create_server((HOST, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _listens(process: "subprocess.Popen[bytes]", port: int) -> bool:
