@@ -160,13 +160,9 @@ def test_port_taken(relay: RelayProcess) -> None:
     assert result.stderr.endswith(message)
 
 
-WITHOUT_PROMETHEUS = """
-import importlib.util as u, sys
-find = u.find_spec
-u.find_spec = lambda name, *more: None if name == "prometheus_client" else find(name, *more)
-from relayd.cli import main
-main()
-"""
+WITHOUT_PROMETHEUS = (
+    "import sys; sys.modules['prometheus_client'] = None; from relayd.cli import main; main()"
+)
 
 
 def test_without_the_extra() -> None:

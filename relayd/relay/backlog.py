@@ -42,7 +42,7 @@ class Backlog:
         tells_gaps: Whether the viewer is told how many frames it did not get.
 
     Attributes:
-        dropped: Frames dropped so far.
+        dropped: Frames dropped so far; a sum of its own, as a scrape asks every viewer.
         drops: The same by reason.
         lost_size: Bytes of all frames dropped or passed.
         passed: Frames that were never meant for a viewer that had just come.

@@ -107,25 +107,25 @@ def compare(
         f"{median(map(_cpu, theirs)):.1f}",
         f"{ratio:.2f}",
         # The worst run, not a median: one lost frame counts.
-        " / ".join(_percent(min(result.share for result in side)) for side in sides),
+        " / ".join(percent(min(result.share for result in side)) for side in sides),
         both(lambda result: result.p50, 2),
         both(lambda result: result.p99, 1),
         both(lambda result: (result.peak_memory or 0) / 1e6, 0),
     ]
 
 
+def percent(share: float) -> str:
+    """Show a share, never rounded up to 100 %."""
+    return "100 %" if share == 1 else f"{int(share * 1000) / 10:.1f} %"
+
+
 def _cpu(result: Result) -> float:
     return result.cpu_per_delivery or 0.0
 
 
-def _percent(share: float) -> str:
-    """Never rounded up to 100 %."""
-    return "100 %" if share == 1 else f"{int(share * 1000) / 10:.1f} %"
-
-
 def _describe(server: servers.Server, result: Result) -> str:
     late = f", {result.late} late" if result.late else ""
-    return f"{server.name}: {_cpu(result):.2f} µs, {_percent(result.share)}{late}"
+    return f"{server.name}: {_cpu(result):.2f} µs, {percent(result.share)}{late}"
 
 
 def machine(versions: list[str]) -> str:

@@ -1,25 +1,26 @@
 """Measure what scraping `/metrics` each second costs the hot path, at the default limits, full.
 
-    python tests/bench/scraping.py [--blocks N] [--seconds N] [--size BYTES]
+    python tests/bench/scraping.py [--regime NAME] [--blocks N] [--seconds N]
 
-One load runs all the time; a scraper is switched on in one block of each pair, by lot the first or
-the second. With the defaults that is ten minutes of scraping within twenty. The server runs on one
+One load runs all the time; a process scrapes in one block of each pair, by lot the first or the
+second. With the defaults that is ten minutes of scraping within twenty. The server runs on one
 core, the load generator and the scraper on another.
 """
 
 import argparse
 import random
-import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import pairwise
+from multiprocessing import get_context
 from statistics import median, quantiles
 
 import servers
+from run import FPS, Regime, percent
 
 from relayd.ctl import usage
 from relayd.ctl.generator import Generator, raise_descriptor_limit
@@ -29,45 +30,12 @@ from relayd.ctl.wire import LinkError
 INTERVAL = 1.0
 """Seconds between two scrapes."""
 
-ON, OFF = "on\n", "off\n"
-FPS = 30
 WARMUP = 3.0
 SEED = 20
 RESAMPLES = 2000
 
 
-class Scraper:
-    """A process that scrapes while it is told to. A context manager."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-
-    def __enter__(self) -> "Scraper":
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "--scrape", str(self._port)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        with self._process:
-            self._process.kill()
-
-    def switch(self, *, on: bool) -> None:
-        """Begin to scrape, or end it."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(ON if on else OFF)
-        self._process.stdin.flush()
-
-    def finish(self) -> list[float]:
-        """Return the seconds that each scrape took."""
-        output, _ = self._process.communicate()
-        return [float(line) for line in output.split()]
-
-
-def fetch(port: int) -> float:
+def scrape(port: int) -> float:
     """Scrape once; return the seconds that it took.
 
     Raises:
@@ -82,26 +50,6 @@ def fetch(port: int) -> float:
     return time.monotonic() - began
 
 
-def scrape(port: int) -> None:
-    """Be the scraper's process: a line of input switches it, a line of output is a scrape."""
-    wanted, ended = threading.Event(), threading.Event()
-
-    def obey() -> None:
-        for line in sys.stdin:
-            if line == ON:
-                wanted.set()
-            else:
-                wanted.clear()
-        ended.set()
-        wanted.set()
-
-    threading.Thread(target=obey, daemon=True).start()
-    while wanted.wait() and not ended.is_set():
-        took = fetch(port)
-        print(took, flush=True)
-        ended.wait(max(0.0, INTERVAL - took))
-
-
 def measure(
     load: Load, order: Sequence[bool], seconds: float
 ) -> tuple[list[float], Result, list[float]]:
@@ -112,28 +60,33 @@ def measure(
         order: Of each block, whether it is scraped.
         seconds: How long a block is.
     """
-    admin_port = servers.free_port()
-    server = servers.relayd("--admin-port", str(admin_port))
+    port = servers.free_port()
+    server = servers.relayd("--admin-port", str(port))
     marks: list[tuple[float, int]] = []
+    scrapes: list[Future[float]] = []
+    due = 0.0
     with (
         servers.running(server, load.streams, load.viewers) as (pid, target),
-        Scraper(admin_port) as scraper,
+        # A fork would have the generator's sockets.
+        ProcessPoolExecutor(1, get_context("spawn")) as scraper,
     ):
 
         def on_progress(elapsed: float, deliveries: int) -> None:
-            if elapsed < len(marks) * seconds or len(marks) > len(order):
-                return
-            marks.append((usage.cpu_seconds(pid), deliveries))
+            nonlocal due
+            if len(marks) <= len(order) and elapsed >= len(marks) * seconds:
+                print(f"block {len(marks)} of {len(order)}", file=sys.stderr)
+                marks.append((usage.cpu_seconds(pid), deliveries))
+                due = elapsed
             block = len(marks) - 1
-            scraper.switch(on=block < len(order) and order[block])
-            print(f"block {block} of {len(order)}", file=sys.stderr)
+            if 0 <= block < len(order) and order[block] and elapsed >= due:
+                scrapes.append(scraper.submit(scrape, port))
+                due += INTERVAL
 
         with Generator(load, target, pid, on_progress) as generator:
-            fetch(admin_port)  # Else an error would show in the scraper alone.
+            scraper.submit(scrape, port).result()  # That it can be done, before it takes long.
             result = generator.run()
-        scrapes = scraper.finish()
     costs = [1e6 * (b[0] - a[0]) / (b[1] - a[1]) for a, b in pairwise(marks)]
-    return costs, result, scrapes
+    return costs, result, [future.result() for future in scrapes]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -146,15 +99,17 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 def parse_options() -> argparse.Namespace:
     """Read the command line."""
+    full = f"{servers.DEFAULT_STREAMS}x{servers.DEFAULT_VIEWERS}-32k"
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    numbers = {"type": int, "metavar": "N", "help": "default: %(default)s"}
-    parser.add_argument("--blocks", **numbers | {"default": 120})
-    parser.add_argument("--seconds", **numbers | {"default": 10.0, "type": float})
-    parser.add_argument("--streams", **numbers | {"default": servers.DEFAULT_STREAMS})
-    parser.add_argument("--viewers", **numbers | {"default": servers.DEFAULT_VIEWERS})
-    parser.add_argument("--size", **numbers | {"default": 32768, "metavar": "BYTES"})
-    parser.add_argument("--scrape", type=int, help=argparse.SUPPRESS)
+    numbers = {"metavar": "N", "help": "default: %(default)s"}
+    parser.add_argument("--regime", default=full, metavar="NAME", help="default: %(default)s")
+    parser.add_argument("--blocks", type=int, default=120, **numbers)
+    parser.add_argument("--seconds", type=float, default=10.0, **numbers)
     options = parser.parse_args()
+    try:
+        options.regime = Regime.parse(options.regime)
+    except ValueError as exc:
+        parser.error(f"no such regime: {exc}; they look like {full} and 50x10-mixed")
     if options.blocks < 2 or options.blocks % 2 or options.seconds < INTERVAL:
         parser.error("blocks come in pairs, and each takes a second or more")
     return options
@@ -163,15 +118,12 @@ def parse_options() -> argparse.Namespace:
 def main() -> int:
     """Measure; return the exit code."""
     options = parse_options()
-    if options.scrape is not None:
-        scrape(options.scrape)
-        return 0
     lot = random.Random(SEED)
     order = [on for _ in range(options.blocks // 2) for on in lot.sample((True, False), 2)]
     load = Load(
-        streams=options.streams,
-        viewers=options.viewers,
-        size=options.size,
+        streams=options.regime.streams,
+        viewers=options.regime.viewers,
+        size=options.regime.size,
         fps=FPS,
         duration=options.blocks * options.seconds + 1,
         warmup=WARMUP,
@@ -194,7 +146,7 @@ def main() -> int:
         f"ratio {median(ratios):.3f}, 95 % between {low:.3f} and {high:.3f}:"
         f" the median of {len(ratios)} pairs of {options.seconds:g} s\n"
         f"{len(scrapes)} scrapes, {1000 * median(scrapes):.1f} ms each;"
-        f" {int(result.share * 1000) / 10:g} % delivered, p99 {result.p99:.1f} ms"
+        f" {percent(result.share)} delivered, p99 {result.p99:.1f} ms"
     )
     return 0
 

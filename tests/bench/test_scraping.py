@@ -10,7 +10,7 @@ import pytest
 from harness import PATIENCE
 
 RUN = [sys.executable, str(Path(__file__).with_name("scraping.py"))]
-SMALL = ["--blocks", "2", "--seconds", "1", "--streams", "2", "--viewers", "2", "--size", "1024"]
+SMALL = ["--regime", "2x2-1k", "--blocks", "2", "--seconds", "1"]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="CPU time is read from /proc")
 
@@ -38,12 +38,8 @@ def test_figures() -> None:
 
 def test_without_metrics(tmp_path: Path) -> None:
     """A relayd without its extra is a line that says what to install."""
-    package = tmp_path / "sitecustomize.py"
-    package.write_text(
-        "import importlib.util as u\n"
-        "find = u.find_spec\n"
-        "u.find_spec = lambda name, *a: None if name == 'prometheus_client' else find(name, *a)\n"
-    )
+    hide = "import sys; sys.modules['prometheus_client'] = None\n"
+    (tmp_path / "sitecustomize.py").write_text(hide)
     result = run(*SMALL, PYTHONPATH=str(tmp_path))
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == (
