@@ -28,10 +28,17 @@ def signals_call(callback: Callable[[], None], *names: str) -> Iterator[None]:
 
     numbers = [signal.Signals[name] for name in names if name in signal.Signals.__members__]
     previous = {number: signal.signal(number, handle) for number in numbers}
+    # Python runs `handle` only between its own instructions: a signal that comes as asyncio begins
+    # to wait is not seen before the next event. The loop's own handlers wake it up.
+    with contextlib.suppress(NotImplementedError):  # Windows, where every signal wakes the loop
+        for number in numbers:
+            loop.add_signal_handler(number, callback)
     try:
         yield
     finally:
         for number, handler in previous.items():
+            with contextlib.suppress(NotImplementedError):
+                loop.remove_signal_handler(number)
             signal.signal(number, handler)
 
 
